@@ -1,0 +1,80 @@
+// Package mem is guest memory as the devices see it: regions of guest physical
+// addresses (GPA) that are mapped into this process.
+package mem
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+)
+
+// GPA is a guest physical address, in bytes from the start of the guest's
+// physical address space.
+type GPA uint64
+
+// ErrUnmapped says that a guest address range is not, or not wholly, inside one
+// region of guest memory. It is the guest's mistake, never ours.
+var ErrUnmapped = errors.New("address outside guest memory")
+
+// Region is one contiguous piece of guest memory. Host holds Size bytes that
+// stay mapped for as long as the Memory is in use; the guest changes them at
+// any time, so a reader copies a field once, checks the copy, and uses the copy.
+type Region struct {
+	GPA  GPA
+	Host []byte
+}
+
+// end is the first GPA behind the region.
+func (r Region) end() GPA { return r.GPA + GPA(len(r.Host)) }
+
+// Memory is an immutable set of regions, sorted by GPA.
+type Memory struct {
+	regions []Region
+}
+
+// New makes a Memory of regions, which must not be empty, wrap around the end
+// of the address space, or overlap one another.
+func New(regions ...Region) (*Memory, error) {
+	rs := slices.Clone(regions)
+	slices.SortFunc(rs, func(a, b Region) int {
+		switch {
+		case a.GPA < b.GPA:
+			return -1
+		case a.GPA > b.GPA:
+			return 1
+		}
+		return 0
+	})
+	for i, r := range rs {
+		if len(r.Host) == 0 || r.end() < r.GPA {
+			return nil, fmt.Errorf("memory region gpa %#x size %#x: empty or wraps", r.GPA, len(r.Host))
+		}
+		if i > 0 && rs[i-1].end() > r.GPA {
+			return nil, fmt.Errorf("memory regions at gpa %#x and %#x overlap", rs[i-1].GPA, r.GPA)
+		}
+	}
+	return &Memory{regions: rs}, nil
+}
+
+// Regions returns the regions, sorted by GPA. The caller does not change them.
+func (m *Memory) Regions() []Region { return m.regions }
+
+// Slice returns the n bytes of guest memory that start at gpa, without copying.
+// It fails with ErrUnmapped unless one region holds them all. n == 0 gives an
+// empty slice wherever gpa points.
+func (m *Memory) Slice(gpa GPA, n uint64) ([]byte, error) {
+	if n == 0 {
+		return nil, nil
+	}
+	for _, r := range m.regions {
+		if gpa < r.GPA || gpa >= r.end() {
+			continue
+		}
+		off := uint64(gpa - r.GPA)
+		if n > uint64(len(r.Host))-off {
+			break
+		}
+		return r.Host[off : off+n : off+n], nil
+	}
+	return nil, fmt.Errorf("gpa %#x size %#x: %w", gpa, n, ErrUnmapped)
+}
