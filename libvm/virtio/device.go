@@ -35,9 +35,15 @@ const (
 // that were negotiated (device and ring bits, as bit mask) and one queue for
 // each entry of QueueSizes, in that order; a queue that the driver did not set
 // up is nil. Start must not block; it may start goroutines that serve the
-// queues. To reset or remove the device the transport closes the queues
-// (queue.Queue.Close), which ends those goroutines, and then calls Wait. After
-// Wait returns the device may be started again.
+// queues. A device first takes what Next has, and then waits: the driver may
+// have notified before Start.
+//
+// The transport calls Wait once after each successful Start, at once and from a
+// goroutine of its own. A device that fails by itself, because the driver broke
+// a queue, closes all of its queues, so that Wait returns (Workers does that).
+// To reset or remove the device the transport closes the queues
+// (queue.Queue.Close): the device ends the requests that are in flight, gives
+// their chains back, and Wait returns. Then it may be started again.
 type Device interface {
 	// ID returns the device type.
 	ID() ID
@@ -49,7 +55,8 @@ type Device interface {
 	// Config returns a copy of the device-specific configuration space, in
 	// bytes, little-endian (empty if the device has none).
 	Config() []byte
-	// Start begins to serve the queues.
+	// Start begins to serve the queues. When it fails it has closed nothing and
+	// left no goroutine.
 	Start(features uint64, queues []*queue.Queue) error
 	// Wait blocks until everything that Start began has ended, and returns why,
 	// if that was not just the closing of the queues: a guest that broke the

@@ -12,6 +12,12 @@ import (
 // chain be up to 2^32 bytes).
 const maxChainBytes = 1<<32 - 1
 
+// maxIndirect bounds the descriptors of an indirect table, which may lie
+// anywhere and be shared by every chain on the ring: each costs the device 24
+// bytes for as long as the chain is in flight. It is what QEMU allows, too
+// (VIRTQUEUE_MAX_SIZE), so that drivers stay below it.
+const maxIndirect = 1024
+
 // Chain is one buffer from the driver: what it wrote for the device, then where
 // the device writes its answer. The slices are guest memory, and the guest may
 // change them at any time: copy, check, use the copy.
@@ -40,7 +46,7 @@ func total(parts [][]byte) (n int) {
 // table has is a loop.
 func (q *Queue) chain(head uint16) (*Chain, error) {
 	c := &Chain{head: head}
-	w := walk{mem: q.mem, table: q.desc, count: uint32(q.size), left: uint32(q.size)}
+	w := walk{mem: q.mem, size: q.size, table: q.desc, count: uint32(q.size), left: uint32(q.size)}
 	for i := uint32(head); ; {
 		d, err := w.read(i)
 		if err != nil {
@@ -77,6 +83,7 @@ type descriptor struct {
 // walk is the state of reading one chain.
 type walk struct {
 	mem    *mem.Memory
+	size   uint16 // of the queue, in descriptors
 	table  []byte
 	count  uint32 // descriptors in table
 	left   uint32 // descriptors that may still follow: bounds a loop
@@ -104,7 +111,7 @@ func (w *walk) read(i uint32) (descriptor, error) {
 
 // enter goes on in the indirect table that d describes.
 func (w *walk) enter(d descriptor) error {
-	if d.len == 0 || d.len%descBytes != 0 || d.len/descBytes > MaxSize {
+	if d.len == 0 || d.len%descBytes != 0 || d.len/descBytes > max(maxIndirect, uint32(w.size)) {
 		return fmt.Errorf("indirect table of %d bytes: %w", d.len, ErrBadRing)
 	}
 	t, err := w.mem.Slice(d.addr, uint64(d.len))

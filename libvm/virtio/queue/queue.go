@@ -34,6 +34,7 @@ const (
 // flags u16 and idx u16 and end with one event index u16.
 const (
 	descBytes     = 16
+	ringIdx       = 2 // offset of idx
 	ringHeadBytes = 4
 	usedElemBytes = 8
 	eventBytes    = 2
@@ -56,7 +57,8 @@ type Config struct {
 	EventIdx bool
 	Indirect bool
 	// Next is the index of the first available entry to serve, and of the used
-	// entry to write: 0 but for a queue that is taken over from elsewhere.
+	// entry to write: 0 but for a queue that is taken over, drained, from
+	// elsewhere (NextIndex).
 	Next uint16
 	// Kick is readable (an eventfd, 8 bytes a read) when the driver notified
 	// the device. Close ends a Read in progress. Owned by the queue.
@@ -86,12 +88,12 @@ type Queue struct {
 	irq      func()
 	closed   atomic.Bool
 
-	lastAvail uint16 // next available entry that Next looks at
+	lastAvail uint16        // next available entry that Next looks at
+	usedIdx   atomic.Uint32 // low 16 bits: index of the next used entry; written under mu
 
-	mu           sync.Mutex // guards the used ring
-	usedIdx      uint16     // free running index of the next used entry
-	lastSignaled uint16     // usedIdx when the last interrupt was raised
-	everSignaled bool
+	mu           sync.Mutex // guards the used ring and the fields below
+	lastSignaled uint16     // usedIdx when Signal last looked
+	signaled     bool       // lastSignaled means something
 }
 
 // New checks c against m and returns the queue. It fails, with ErrBadRing, when
@@ -102,12 +104,13 @@ func New(m *mem.Memory, c Config) (*Queue, error) {
 		return nil, fmt.Errorf("queue size %d: %w", c.Size, ErrBadRing)
 	}
 	q := &Queue{mem: m, size: c.Size, eventIdx: c.EventIdx, indirect: c.Indirect,
-		kick: c.Kick, irq: c.Interrupt, lastAvail: c.Next, usedIdx: c.Next, lastSignaled: c.Next}
+		kick: c.Kick, irq: c.Interrupt, lastAvail: c.Next, lastSignaled: c.Next}
+	q.usedIdx.Store(uint32(c.Next))
 	n := uint64(c.Size)
 	areas := []struct {
 		name  string
 		gpa   mem.GPA
-		align mem.GPA
+		align uint64 // bytes (v1.2 §2.7)
 		bytes uint64
 		dst   *[]byte
 	}{
@@ -116,27 +119,46 @@ func New(m *mem.Memory, c Config) (*Queue, error) {
 		{"used ring", c.Device, 4, ringHeadBytes + usedElemBytes*n + eventBytes, &q.used},
 	}
 	for _, a := range areas {
-		if a.gpa%a.align != 0 {
-			return nil, fmt.Errorf("%s at gpa %#x is not aligned to %d: %w", a.name, a.gpa, a.align, ErrBadRing)
-		}
-		s, err := m.Slice(a.gpa, a.bytes)
+		s, err := area(m, a.gpa, a.bytes, a.align)
 		if err != nil {
-			return nil, fmt.Errorf("%s: %w: %w", a.name, ErrBadRing, err)
+			return nil, fmt.Errorf("%s: %w", a.name, err)
 		}
 		*a.dst = s
 	}
 	return q, nil
 }
 
+// area returns the n bytes at gpa. The whole aligned words that hold the ends
+// are guest memory too, and are aligned in this process as they are in the
+// guest: an atomic access across a cache line could be torn, or, on hosts that
+// detect split locks, kill us.
+func area(m *mem.Memory, gpa mem.GPA, n, align uint64) ([]byte, error) {
+	if uint64(gpa)%align != 0 {
+		return nil, fmt.Errorf("gpa %#x is not aligned to %d: %w", gpa, align, ErrBadRing)
+	}
+	below := uint64(gpa) % wordBytes
+	words := (below + n + wordBytes - 1) / wordBytes * wordBytes
+	s, err := m.Slice(gpa-mem.GPA(below), words)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrBadRing, err)
+	}
+	if uintptr(unsafe.Pointer(&s[0]))%wordBytes != 0 {
+		return nil, fmt.Errorf("gpa %#x is mapped misaligned: %w", gpa, ErrBadRing)
+	}
+	return s[below : below+n : below+n], nil
+}
+
 // Size returns the number of descriptors.
 func (q *Queue) Size() uint16 { return q.size }
 
-// NextIndex returns the index of the first available entry not yet taken, which
-// is what a transport hands on when it stops the queue.
-func (q *Queue) NextIndex() uint16 { return q.lastAvail }
+// NextIndex returns the index of the first available entry that was not given
+// back, which is what a transport hands on when it has stopped the queue: a
+// chain that the device took last and dropped is served again.
+func (q *Queue) NextIndex() uint16 { return uint16(q.usedIdx.Load()) }
 
 // Close ends Wait, now and later. It is safe to call from any goroutine and
-// more than once. The rings are not touched by Wait or Next afterwards.
+// more than once. Wait and Next do not touch the rings afterwards; Used still
+// does, so that requests in flight can end.
 func (q *Queue) Close() {
 	if q.closed.CompareAndSwap(false, true) && q.kick != nil {
 		q.kick.Close() //nolint:errcheck // there is nothing left to do about it
@@ -159,22 +181,6 @@ func (q *Queue) Wait() error {
 	return ErrClosed
 }
 
-// ringHead reads the first word of a ring, flags and free running index, at
-// once and with acquire semantics: what the other side wrote before it put the
-// index there is seen after. Go has no 16-bit atomics, and needs none here.
-func ringHead(ring []byte) (flags, idx uint16) {
-	v := atomic.LoadUint32((*uint32)(unsafe.Pointer(&ring[0])))
-	return uint16(v), uint16(v >> 16)
-}
-
-// setRingHead publishes the first word of a ring that is ours to write.
-func setRingHead(ring []byte, flags, idx uint16) {
-	atomic.StoreUint32((*uint32)(unsafe.Pointer(&ring[0])), uint32(flags)|uint32(idx)<<16)
-}
-
-// fence is a full memory barrier (a locked instruction on x86-64).
-func fence() { atomic.AddUint32(new(uint32), 1) }
-
 // Next takes the next available chain, or returns nil if there is none. Before
 // it reports none, it asks the driver to notify (event index), and looks once
 // more, so that Wait never sleeps over a buffer.
@@ -182,12 +188,12 @@ func (q *Queue) Next() (*Chain, error) {
 	if q.closed.Load() {
 		return nil, ErrClosed
 	}
-	_, idx := ringHead(q.avail)
+	idx := load16(q.avail, ringIdx)
 	if idx == q.lastAvail && q.eventIdx {
-		// avail_event: notify me when you put the entry with this index.
-		binary.LittleEndian.PutUint16(q.used[ringHeadBytes+usedElemBytes*int(q.size):], q.lastAvail)
-		fence() // the store must be visible before the index is read again
-		_, idx = ringHead(q.avail)
+		// avail_event: notify me when you put the entry with this index. The
+		// store is a barrier: it is visible before the index is read again.
+		store16(q.used, ringHeadBytes+usedElemBytes*int(q.size), q.lastAvail)
+		idx = load16(q.avail, ringIdx)
 	}
 	pending := idx - q.lastAvail
 	if pending == 0 {
@@ -195,6 +201,12 @@ func (q *Queue) Next() (*Chain, error) {
 	}
 	if pending > q.size {
 		return nil, fmt.Errorf("available index %d is %d ahead, queue size %d: %w", idx, pending, q.size, ErrBadRing)
+	}
+	// A driver has no more chains than descriptors to put on the ring. One that
+	// offers a chain again before it got it back would have the device hold
+	// ever more requests.
+	if held := q.lastAvail - uint16(q.usedIdx.Load()); held >= q.size {
+		return nil, fmt.Errorf("%d chains in flight, queue size %d: %w", held, q.size, ErrBadRing)
 	}
 	head := binary.LittleEndian.Uint16(q.avail[ringHeadBytes+2*int(q.lastAvail%q.size):])
 	c, err := q.chain(head)
@@ -209,9 +221,12 @@ func (q *Queue) Next() (*Chain, error) {
 // its writable part, and raises the interrupt if the driver wants one.
 func (q *Queue) Used(c *Chain, written uint32) {
 	q.mu.Lock()
-	defer q.mu.Unlock()
 	q.putUsed(c, written)
-	q.signal()
+	wanted := q.wanted()
+	q.mu.Unlock()
+	if wanted {
+		q.irq()
+	}
 }
 
 // PutUsed gives the chain back without raising an interrupt; Signal must follow.
@@ -224,37 +239,40 @@ func (q *Queue) PutUsed(c *Chain, written uint32) {
 // Signal raises the interrupt for what PutUsed gave back, if the driver wants it.
 func (q *Queue) Signal() {
 	q.mu.Lock()
-	defer q.mu.Unlock()
-	q.signal()
+	wanted := q.wanted()
+	q.mu.Unlock()
+	if wanted {
+		q.irq()
+	}
 }
 
+// putUsed runs under mu.
 func (q *Queue) putUsed(c *Chain, written uint32) {
-	off := ringHeadBytes + usedElemBytes*uint64(q.usedIdx%q.size)
+	idx := uint16(q.usedIdx.Load())
+	off := ringHeadBytes + usedElemBytes*int(idx%q.size)
 	binary.LittleEndian.PutUint32(q.used[off:], uint32(c.head))
 	binary.LittleEndian.PutUint32(q.used[off+4:], written)
-	q.usedIdx++
-	setRingHead(q.used, 0, q.usedIdx)
+	idx++
+	setRingHead(q.used, 0, idx)
+	q.usedIdx.Store(uint32(idx))
+	if idx == q.lastSignaled {
+		q.signaled = false // 65536 entries without a Signal: the index says nothing any more
+	}
 }
 
-// signal decides as the driver asked (v1.2 §2.7.7 Used Buffer Notification
-// Suppression) and raises the interrupt.
-func (q *Queue) signal() {
+// wanted says, as the driver asked (v1.2 §2.7.7 Used Buffer Notification
+// Suppression), whether an interrupt is due. It runs under mu.
+func (q *Queue) wanted() bool {
 	if q.irq == nil {
-		return
+		return false
 	}
 	fence() // the used index must be visible before the driver's wish is read
 	if !q.eventIdx {
-		if flags, _ := ringHead(q.avail); flags&availFNoInterrupt == 0 {
-			q.irq()
-		}
-		return
+		return load16(q.avail, 0)&availFNoInterrupt == 0
 	}
-	event := binary.LittleEndian.Uint16(q.avail[ringHeadBytes+2*int(q.size):])
-	before := q.lastSignaled
-	fresh := q.everSignaled
-	q.lastSignaled, q.everSignaled = q.usedIdx, true
-	// vring_need_event: was event passed since the last interrupt?
-	if !fresh || q.usedIdx-event-1 < q.usedIdx-before {
-		q.irq()
-	}
+	event := load16(q.avail, ringHeadBytes+2*int(q.size))
+	now, before, known := uint16(q.usedIdx.Load()), q.lastSignaled, q.signaled
+	q.lastSignaled, q.signaled = now, true
+	// vring_need_event: did the index pass event since the last look?
+	return !known || now-event-1 < now-before
 }
