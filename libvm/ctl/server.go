@@ -1,0 +1,265 @@
+package ctl
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"sync"
+
+	"golang.org/x/sys/unix"
+
+	"runv/libvm/state"
+)
+
+// Handler is what a monitor does for the commands. Its methods are called
+// concurrently. The words of its errors reach the user as they are.
+type Handler interface {
+	// Start lets the workload exec. state.ErrRunning, state.ErrStopped.
+	Start(ctx context.Context) error
+	// Signal sends a signal to the first process, or to all of the container.
+	// state.ErrNotRunning.
+	Signal(ctx context.Context, sig int, all bool) error
+	// Exec runs a further process, and returns once it exec'd in the guest.
+	// The context ends when the client hangs up.
+	Exec(ctx context.Context, r ExecRequest) (ExecSession, error)
+	// Processes lists the processes of the container.
+	Processes(ctx context.Context) ([]Process, error)
+}
+
+// ExecRequest says what to run. The files belong to the handler, whatever it
+// answers; they are the client's own open files, so their O_NONBLOCK is not
+// ours to change.
+type ExecRequest struct {
+	Process json.RawMessage // runtime-spec Process
+	Stdin   *os.File        // the three are nil if there is a terminal
+	Stdout  *os.File
+	Stderr  *os.File
+	TTY     *os.File // slave of the proxy's pty, raw; nil: no terminal
+	Rows    uint16   // size of the terminal, characters; 0: unknown
+	Cols    uint16
+}
+
+// ExecSession is a process that Exec started.
+type ExecSession interface {
+	// PID is the process's id in the guest.
+	PID() int
+	Signal(ctx context.Context, sig int) error
+	Resize(ctx context.Context, rows, cols uint16) error
+	// Wait returns the exit status (128+n for signal n) after the streams
+	// were drained.
+	Wait(ctx context.Context) (status int, err error)
+	// Close ends the session: SIGKILL for the process if it still runs.
+	Close() error
+}
+
+// Listen binds the control socket in the open state directory dir, through
+// /proc/self/fd, as the directory's own path may be longer than the 108 bytes
+// of sun_path. A socket left by an earlier try is replaced.
+func Listen(dir *os.File) (*net.UnixListener, error) {
+	err := unix.Unlinkat(int(dir.Fd()), state.ControlSocket, 0)
+	if err != nil && err != unix.ENOENT {
+		return nil, &os.PathError{Op: "remove", Path: filepath.Join(dir.Name(), state.ControlSocket), Err: err}
+	}
+	l, err := net.ListenUnix("unix", address(dir))
+	if err != nil {
+		return nil, fmt.Errorf("listen on the control socket: %w", err)
+	}
+	l.SetUnlinkOnClose(false) // the name means nothing after a pivot; state.Dir removes it
+	return l, nil
+}
+
+func address(dir *os.File) *net.UnixAddr {
+	path := "/proc/self/fd/" + strconv.Itoa(int(dir.Fd())) + "/" + state.ControlSocket
+	return &net.UnixAddr{Name: path, Net: "unix"}
+}
+
+// Serve answers the connections to l until ctx ends or l is closed, and then
+// ends the sessions that are left. All its goroutines have ended when it
+// returns; nil means that ctx ended or l was closed.
+func Serve(ctx context.Context, l *net.UnixListener, h Handler) error {
+	ctx, cancel := context.WithCancel(ctx)
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer cancel()
+	defer context.AfterFunc(ctx, func() { _ = l.Close() })()
+	for {
+		c, err := l.AcceptUnix()
+		if errors.Is(err, net.ErrClosed) {
+			return nil
+		} else if err != nil {
+			return fmt.Errorf("accept on the control socket: %w", err)
+		}
+		wg.Go(func() {
+			defer c.Close()
+			defer context.AfterFunc(ctx, func() { _ = c.Close() })()
+			serveConn(ctx, c, h)
+		})
+	}
+}
+
+// serveConn ends when the client hangs up, breaks the protocol, or its exec
+// has ended.
+func serveConn(ctx context.Context, c *net.UnixConn, h Handler) {
+	if err := checkPeer(c); err != nil {
+		_ = send(c, message{Type: typeError, Error: err.Error()})
+		return
+	}
+	for {
+		m, files, err := recv(c)
+		if err != nil {
+			return
+		}
+		if m.Type == typeExec {
+			serveExec(ctx, c, h, m, files)
+			return
+		}
+		closeAll(files)
+		// What a client began is finished also if the client dies: a start
+		// whose outcome nobody recorded would be worse.
+		answer := message{Type: typeOK}
+		switch m.Type {
+		case typeStart:
+			err = h.Start(ctx)
+		case typeSignal:
+			err = h.Signal(ctx, m.Signal, m.All)
+		case typeProcesses:
+			answer.Processes, err = h.Processes(ctx)
+		default:
+			err = fmt.Errorf("unknown control message %q", m.Type)
+		}
+		if err != nil {
+			answer = message{Type: typeError, Error: err.Error()}
+		}
+		if send(c, answer) != nil {
+			return
+		}
+	}
+}
+
+// checkPeer lets in root and the user whose container it is.
+func checkPeer(c *net.UnixConn) error {
+	cred, err := peer(c)
+	if err != nil {
+		return err
+	}
+	if cred.Uid != 0 && int(cred.Uid) != os.Geteuid() {
+		return fmt.Errorf("user %d may not control this container", cred.Uid)
+	}
+	return nil
+}
+
+func peer(c *net.UnixConn) (*unix.Ucred, error) {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	var cred *unix.Ucred
+	var sockErr error
+	err = raw.Control(func(fd uintptr) {
+		cred, sockErr = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
+	})
+	if err := errors.Join(err, os.NewSyscallError("getsockopt SO_PEERCRED", sockErr)); err != nil {
+		return nil, err
+	}
+	return cred, nil
+}
+
+// execRequest makes the request of a message; it takes the files over.
+func execRequest(m message, files []*os.File) (ExecRequest, error) {
+	r := ExecRequest{Process: m.Process, Rows: m.Rows, Cols: m.Cols}
+	switch len(files) {
+	case 1:
+		r.TTY = files[0]
+	case 3:
+		r.Stdin, r.Stdout, r.Stderr = files[0], files[1], files[2]
+	default:
+		closeAll(files)
+		return r, fmt.Errorf("exec with %d files", len(files))
+	}
+	return r, nil
+}
+
+// serveExec runs one exec; the connection is over when it returns.
+func serveExec(ctx context.Context, c *net.UnixConn, h Handler, m message, files []*os.File) {
+	r, err := execRequest(m, files)
+	if err != nil {
+		_ = send(c, message{Type: typeError, Error: err.Error()})
+		return
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	in := make(chan message)
+	var wg sync.WaitGroup
+	wg.Go(func() { // ends with the connection, or with ctx
+		defer cancel()
+		defer close(in)
+		for {
+			m, files, err := recv(c)
+			closeAll(files)
+			if err != nil {
+				return
+			}
+			select {
+			case in <- m:
+			case <-ctx.Done():
+				return
+			}
+		}
+	})
+	defer wg.Wait()
+	defer c.Close()
+	defer cancel()
+	s, err := h.Exec(ctx, r)
+	if err != nil {
+		_ = send(c, message{Type: typeError, Error: err.Error()})
+		return
+	}
+	defer s.Close()
+	if send(c, message{Type: typeOK, PID: s.PID()}) != nil {
+		return
+	}
+	runSession(ctx, c, s, in)
+}
+
+// runSession hands the client's messages to the process until it ends or the
+// client hangs up.
+func runSession(ctx context.Context, c *net.UnixConn, s ExecSession, in <-chan message) {
+	type result struct {
+		status int
+		err    error
+	}
+	ended := make(chan result, 1)
+	go func() {
+		status, err := s.Wait(ctx)
+		ended <- result{status, err}
+	}()
+	for {
+		select {
+		case r := <-ended:
+			answer := message{Type: typeExit, Status: r.status}
+			if r.err != nil {
+				answer = message{Type: typeError, Error: r.err.Error()}
+			}
+			_ = send(c, answer)
+			return
+		case m, ok := <-in:
+			if !ok { // ctx is done, too
+				_ = s.Close()
+				<-ended
+				return
+			}
+			// That the process has just ended is all that can fail; the
+			// exit status follows.
+			switch m.Type {
+			case typeSignal:
+				_ = s.Signal(ctx, m.Signal)
+			case typeResize:
+				_ = s.Resize(ctx, m.Rows, m.Cols)
+			}
+		}
+	}
+}

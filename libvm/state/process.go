@@ -1,0 +1,75 @@
+package state
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+)
+
+// Process identifies a process for longer than its pid does.
+type Process struct {
+	PID       int    // in the pid namespace of /proc
+	StartTime uint64 // clock ticks since boot
+	Dead      bool   // a zombie, or about to be one
+}
+
+// Self is the calling process as the mounted /proc sees it: for a monitor that
+// is PID 1 of its own namespace, with the host's /proc still mounted, the pid
+// that the host knows.
+func Self() (Process, error) { return readProcess("/proc/self/stat") }
+
+// Find looks a process up in /proc. The error is os.ErrNotExist if there is
+// none of that pid.
+func Find(pid int) (Process, error) {
+	return readProcess(filepath.Join("/proc", strconv.Itoa(pid), "stat"))
+}
+
+// Alive reports whether the process pid runs and started at start (clock ticks
+// since boot; 0: any). A zombie is not alive: its status is all that is left.
+func Alive(pid int, start uint64) bool {
+	if pid <= 0 {
+		return false
+	}
+	p, err := Find(pid)
+	return err == nil && !p.Dead && (start == 0 || p.StartTime == start)
+}
+
+func readProcess(path string) (Process, error) {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return Process{}, err
+	}
+	return parseStat(b)
+}
+
+// parseStat reads a line of /proc/pid/stat. The second field, the command's
+// name in parentheses, may itself contain spaces and parentheses; the rest
+// may not (proc(5)).
+func parseStat(b []byte) (Process, error) {
+	var p Process
+	open, end := bytes.IndexByte(b, '('), bytes.LastIndexByte(b, ')')
+	if open < 0 || end < open {
+		return p, errors.New("parse /proc/pid/stat: no command name")
+	}
+	pid, err := strconv.Atoi(string(bytes.TrimSpace(b[:open])))
+	if err != nil {
+		return p, fmt.Errorf("parse /proc/pid/stat: pid: %w", err)
+	}
+	rest := bytes.Fields(b[end+1:]) // from field 3, the state, on
+	if len(rest) < 20 {
+		return p, fmt.Errorf("parse /proc/pid/stat: %d fields after the name", len(rest))
+	}
+	start, err := strconv.ParseUint(string(rest[19]), 10, 64) // field 22
+	if err != nil {
+		return p, fmt.Errorf("parse /proc/pid/stat: start time: %w", err)
+	}
+	p.PID, p.StartTime = pid, start
+	switch rest[0][0] {
+	case 'Z', 'X', 'x':
+		p.Dead = true
+	}
+	return p, nil
+}
