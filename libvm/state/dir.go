@@ -263,7 +263,11 @@ func (d *Dir) names() ([]string, error) {
 	}
 	f := os.NewFile(uintptr(fd), d.dir.Name())
 	defer f.Close()
-	return f.Readdirnames(-1)
+	names, err := f.Readdirnames(-1)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, nil // removed
+	}
+	return names, err
 }
 
 // Owner is the user id that owns the directory.
