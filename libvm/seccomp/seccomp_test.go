@@ -125,8 +125,8 @@ func TestOperatorsAndActions(t *testing.T) {
 						{Index: 1, Op: specs.OpNotEqual, Value: v},
 					},
 				})
-				checkModel(t, p)
 			}
+			checkModel(t, p)
 		}
 	}
 }

@@ -1,0 +1,143 @@
+// Package devfilter compiles linux.resources.devices into the eBPF program of
+// type cgroup_device that the agent attaches to the container's cgroup.
+//
+// The list is read as written (runtime-spec v1.3 config-linux.md "Allowed
+// Device list"): entries apply in order, a later one overrides an earlier one
+// for the devices and kinds of access it names, and what no entry names is
+// denied. After the config's entries come the devices that every container may
+// use, as under runc. opencontainers/cgroups has such a compiler, but does not
+// export it, and it refuses lists that cgroup v1 could not express.
+package devfilter
+
+import (
+	"fmt"
+	"math"
+	"slices"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+)
+
+// anyNumber is a major or minor number that matches every number.
+const anyNumber = -1
+
+// rule is an entry of the list.
+type rule struct {
+	allow        bool
+	kinds        []int32 // BPF_DEVCG_DEV_*; both if the entry names no type
+	major, minor int64   // anyNumber, or 0 to 2^32-1
+	access       int32   // BPF_DEVCG_ACC_* bits
+}
+
+const allAccess = unix.BPF_DEVCG_ACC_MKNOD | unix.BPF_DEVCG_ACC_READ | unix.BPF_DEVCG_ACC_WRITE
+
+// Compile gives the program, an array of struct bpf_insn in the byte order of
+// x86-64, or nil if the container may use every device. A nil l has no list.
+func Compile(l *specs.Linux) ([]byte, error) {
+	var rules []rule
+	if l != nil && l.Resources != nil {
+		for i, d := range l.Resources.Devices {
+			r, err := parse(d)
+			if err != nil {
+				return nil, fmt.Errorf("linux.resources.devices[%d]: %w", i, err)
+			}
+			rules = append(rules, r)
+		}
+	}
+	rules = append(rules, defaults(l)...)
+	rest := false // what no rule names
+	// A rule for everything hides all before it.
+	for i, r := range slices.Backward(rules) {
+		if r.everything() {
+			rest, rules = r.allow, rules[i+1:]
+			break
+		}
+	}
+	if rest && !slices.ContainsFunc(rules, func(r rule) bool { return !r.allow }) {
+		return nil, nil
+	}
+	return encode(assemble(rules, rest)), nil
+}
+
+// everything says whether the rule is about every device and access.
+func (r rule) everything() bool {
+	return len(r.kinds) == 2 && r.major == anyNumber && r.minor == anyNumber && r.access == allAccess
+}
+
+func parse(d specs.LinuxDeviceCgroup) (rule, error) {
+	r := rule{allow: d.Allow}
+	switch d.Type {
+	case "", "a":
+		r.kinds = []int32{unix.BPF_DEVCG_DEV_BLOCK, unix.BPF_DEVCG_DEV_CHAR}
+	case "b":
+		r.kinds = []int32{unix.BPF_DEVCG_DEV_BLOCK}
+	case "c":
+		r.kinds = []int32{unix.BPF_DEVCG_DEV_CHAR}
+	default:
+		return rule{}, fmt.Errorf("invalid cgroup device type %q", d.Type)
+	}
+	var err error
+	if r.major, err = number("major", d.Major); err != nil {
+		return rule{}, err
+	}
+	if r.minor, err = number("minor", d.Minor); err != nil {
+		return rule{}, err
+	}
+	r.access, err = accessBits(d.Access)
+	return r, err
+}
+
+func number(name string, n *int64) (int64, error) {
+	switch {
+	case n == nil:
+		return anyNumber, nil
+	case *n < anyNumber || *n > math.MaxUint32:
+		return 0, fmt.Errorf("invalid %s %d", name, *n)
+	}
+	return *n, nil
+}
+
+func accessBits(s string) (int32, error) {
+	if s == "" {
+		return 0, fmt.Errorf("device access field cannot be empty")
+	}
+	var bits int32
+	for _, c := range s {
+		switch c {
+		case 'r':
+			bits |= unix.BPF_DEVCG_ACC_READ
+		case 'w':
+			bits |= unix.BPF_DEVCG_ACC_WRITE
+		case 'm':
+			bits |= unix.BPF_DEVCG_ACC_MKNOD
+		default:
+			return 0, fmt.Errorf("unknown device access %q in %q", c, s)
+		}
+	}
+	return bits, nil
+}
+
+// defaults are the devices that every container may use. One that the config
+// makes itself (linux.devices) is its own affair, so its rule is left out.
+func defaults(l *specs.Linux) []rule {
+	char := []int32{unix.BPF_DEVCG_DEV_CHAR}
+	out := []rule{
+		{allow: true, kinds: char, major: anyNumber, minor: anyNumber, access: unix.BPF_DEVCG_ACC_MKNOD},
+		{allow: true, kinds: []int32{unix.BPF_DEVCG_DEV_BLOCK}, major: anyNumber, minor: anyNumber, access: unix.BPF_DEVCG_ACC_MKNOD},
+		{allow: true, kinds: char, major: 136, minor: anyNumber, access: allAccess}, // /dev/pts/*
+		{allow: true, kinds: char, major: 5, minor: 2, access: allAccess},           // /dev/ptmx
+	}
+	for _, d := range []struct {
+		path         string
+		major, minor int64
+	}{
+		{"/dev/null", 1, 3}, {"/dev/zero", 1, 5}, {"/dev/full", 1, 7},
+		{"/dev/random", 1, 8}, {"/dev/urandom", 1, 9}, {"/dev/tty", 5, 0},
+	} {
+		made := l != nil && slices.ContainsFunc(l.Devices, func(m specs.LinuxDevice) bool { return m.Path == d.path })
+		if !made {
+			out = append(out, rule{allow: true, kinds: char, major: d.major, minor: d.minor, access: allAccess})
+		}
+	}
+	return out
+}
