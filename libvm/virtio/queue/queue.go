@@ -87,6 +87,7 @@ type Queue struct {
 	kick     Kick
 	irq      func()
 	closed   atomic.Bool
+	done     chan struct{} // closed with closed
 
 	lastAvail uint16        // next available entry that Next looks at
 	usedIdx   atomic.Uint32 // low 16 bits: index of the next used entry; written under mu
@@ -103,7 +104,7 @@ func New(m *mem.Memory, c Config) (*Queue, error) {
 	if c.Size == 0 || c.Size > MaxSize || c.Size&(c.Size-1) != 0 {
 		return nil, fmt.Errorf("queue size %d: %w", c.Size, ErrBadRing)
 	}
-	q := &Queue{mem: m, size: c.Size, eventIdx: c.EventIdx, indirect: c.Indirect,
+	q := &Queue{done: make(chan struct{}), mem: m, size: c.Size, eventIdx: c.EventIdx, indirect: c.Indirect,
 		kick: c.Kick, irq: c.Interrupt, lastAvail: c.Next, lastSignaled: c.Next}
 	q.usedIdx.Store(uint32(c.Next))
 	n := uint64(c.Size)
@@ -160,10 +161,18 @@ func (q *Queue) NextIndex() uint16 { return uint16(q.usedIdx.Load()) }
 // more than once. Wait and Next do not touch the rings afterwards; Used still
 // does, so that requests in flight can end.
 func (q *Queue) Close() {
-	if q.closed.CompareAndSwap(false, true) && q.kick != nil {
+	if !q.closed.CompareAndSwap(false, true) {
+		return
+	}
+	close(q.done)
+	if q.kick != nil {
 		q.kick.Close() //nolint:errcheck // there is nothing left to do about it
 	}
 }
+
+// Done is closed when the queue is, for a device that waits for something else
+// than the driver.
+func (q *Queue) Done() <-chan struct{} { return q.done }
 
 // Wait blocks until the driver notified the queue, or it was closed
 // (ErrClosed). A device calls it when Next has nothing left.
