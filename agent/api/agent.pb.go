@@ -846,6 +846,8 @@ type WaitResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Status        uint32                 `protobuf:"varint,1,opt,name=status,proto3" json:"status,omitempty"` // exit status, or 128 + signal
 	OomKilled     bool                   `protobuf:"varint,2,opt,name=oom_killed,json=oomKilled,proto3" json:"oom_killed,omitempty"`
+	StdoutBytes   uint64                 `protobuf:"varint,3,opt,name=stdout_bytes,json=stdoutBytes,proto3" json:"stdout_bytes,omitempty"` // sent on the stream when the process had ended; the terminal's are here
+	StderrBytes   uint64                 `protobuf:"varint,4,opt,name=stderr_bytes,json=stderrBytes,proto3" json:"stderr_bytes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -892,6 +894,20 @@ func (x *WaitResponse) GetOomKilled() bool {
 		return x.OomKilled
 	}
 	return false
+}
+
+func (x *WaitResponse) GetStdoutBytes() uint64 {
+	if x != nil {
+		return x.StdoutBytes
+	}
+	return 0
+}
+
+func (x *WaitResponse) GetStderrBytes() uint64 {
+	if x != nil {
+		return x.StderrBytes
+	}
+	return 0
 }
 
 type ProcessesRequest struct {
@@ -1270,11 +1286,13 @@ const file_agent_api_agent_proto_rawDesc = "" +
 	"\x04cols\x18\x04 \x01(\rR\x04cols\"6\n" +
 	"\vWaitRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x17\n" +
-	"\aexec_id\x18\x02 \x01(\tR\x06execId\"E\n" +
+	"\aexec_id\x18\x02 \x01(\tR\x06execId\"\x8b\x01\n" +
 	"\fWaitResponse\x12\x16\n" +
 	"\x06status\x18\x01 \x01(\rR\x06status\x12\x1d\n" +
 	"\n" +
-	"oom_killed\x18\x02 \x01(\bR\toomKilled\"\"\n" +
+	"oom_killed\x18\x02 \x01(\bR\toomKilled\x12!\n" +
+	"\fstdout_bytes\x18\x03 \x01(\x04R\vstdoutBytes\x12!\n" +
+	"\fstderr_bytes\x18\x04 \x01(\x04R\vstderrBytes\"\"\n" +
 	"\x10ProcessesRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\"\x8e\x01\n" +
 	"\aProcess\x12\x10\n" +
