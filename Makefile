@@ -1,0 +1,79 @@
+# runv: see README.md for what it is, ARCHITECTURE.md for where things are.
+#
+#   make            build ./runv (the agent is embedded)
+#   make run        install what is missing, build, run a container in a VM
+#   make test       install what is missing, run every test
+#   make kernel     build the guest's kernel (cached outside the checkout)
+#   make install    PREFIX=/usr/local DESTDIR=
+#   make lint fuzz bench soak generate clean
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+
+PREFIX  ?= /usr/local
+DESTDIR ?=
+GO      ?= go
+
+VERSION := $(shell cat VERSION)
+COMMIT  := $(shell git rev-parse --short=12 HEAD 2>/dev/null || echo unknown)
+LDFLAGS := -s -w -X main.version=$(VERSION) -X main.commit=$(COMMIT)
+export GOFLAGS := -buildvcs=false -trimpath
+
+AGENT := libvm/initramfs/embed/agent
+
+.PHONY: all runv agent run test test-unit test-integration kernel install lint fuzz bench soak generate clean deps deps-run
+
+all: runv
+
+# Go's own cache decides what has to be built again.
+agent:
+	CGO_ENABLED=0 $(GO) build -ldflags '-s -w -X main.version=$(VERSION)' -o $(AGENT) ./agent
+
+runv: agent
+	CGO_ENABLED=0 $(GO) build -ldflags '$(LDFLAGS)' -o runv .
+
+deps-run:
+	@scripts/deps.sh run
+
+deps:
+	@scripts/deps.sh run test
+
+# The path of the kernel is the last line that the script prints.
+kernel:
+	@agent/kernel/build.sh
+
+run: deps-run runv
+	@scripts/run.sh
+
+test: deps runv
+	@scripts/test.sh
+
+test-unit: runv
+	@scripts/test.sh unit
+
+test-integration: deps runv
+	@scripts/test.sh integration
+
+lint:
+	@scripts/test.sh lint
+
+fuzz: runv
+	@scripts/fuzz.sh
+
+bench: deps runv
+	@scripts/bench.sh
+
+soak: deps runv
+	@scripts/soak.sh
+
+install: runv
+	install -D -m 0755 runv $(DESTDIR)$(PREFIX)/bin/runv
+	install -D -m 0644 "$$(agent/kernel/build.sh | tail -n 1)" $(DESTDIR)$(PREFIX)/share/runv/vmlinux
+	install -D -m 0644 LICENSE $(DESTDIR)$(PREFIX)/share/doc/runv/LICENSE
+
+generate: deps
+	PATH="$$PWD/bin:$$PATH"; GOBIN="$$PWD/bin" $(GO) install google.golang.org/protobuf/cmd/protoc-gen-go github.com/containerd/ttrpc/cmd/protoc-gen-go-ttrpc
+	PATH="$$PWD/bin:$$PATH" protoc --go_out=. --go_opt=module=runv --go-ttrpc_out=. --go-ttrpc_opt=module=runv agent/api/agent.proto
+
+clean:
+	rm -rf runv bin $(AGENT)

@@ -1,0 +1,39 @@
+#!/bin/bash
+# Installs the Debian packages that are missing for the named uses:
+#   run   what a container in a VM needs: QEMU, and busybox for the first bundle
+#   test  what the tests compare with and drive
+# The kernel's build dependencies are installed by agent/kernel/build.sh, if it
+# has to build. Says what it does; does nothing if nothing is missing.
+set -eu
+
+packages_run=(qemu-system-x86 busybox-static ca-certificates)
+packages_test=(runc crun iproute2 protobuf-compiler procps)
+
+want=()
+for use in "$@"; do
+	case $use in
+	run) want+=("${packages_run[@]}") ;;
+	test) want+=("${packages_test[@]}") ;;
+	*) echo "deps.sh: unknown use '$use' (run, test)" >&2; exit 2 ;;
+	esac
+done
+
+missing=()
+for p in "${want[@]}"; do
+	[ "$(dpkg-query -W -f '${db:Status-Status}' "$p" 2>/dev/null || true)" = installed ] || missing+=("$p")
+done
+[ ${#missing[@]} -gt 0 ] || exit 0
+
+if [ "$(id -u)" != 0 ]; then
+	echo "deps.sh: these Debian packages are missing, install them as root: ${missing[*]}" >&2
+	exit 1
+fi
+echo "==> installing ${missing[*]}" >&2
+export DEBIAN_FRONTEND=noninteractive
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
+if ! { apt-get update -q && apt-get install -q -y --no-install-recommends "${missing[@]}"; } >"$log" 2>&1; then
+	cat "$log" >&2
+	echo "deps.sh: apt-get failed (above)" >&2
+	exit 1
+fi

@@ -1,0 +1,40 @@
+#!/bin/bash
+# Runs the tests: lint, unit (with the race detector), integration (real VMs).
+# Without arguments all of them; what fails does not keep the rest from running.
+set -u
+cd "$(dirname "$0")/.."
+
+failed=()
+step() { # step NAME COMMAND…
+	local name=$1; shift
+	echo "==> $name" >&2
+	"$@" || { echo "==> $name FAILED" >&2; failed+=("$name"); }
+}
+
+lint() {
+	local unformatted
+	unformatted=$(gofmt -l $(git ls-files '*.go' | grep -v '\.pb\.go$'))
+	if [ -n "$unformatted" ]; then
+		echo "not gofmt'ed: $unformatted" >&2
+		return 1
+	fi
+	go vet ./... && go tool staticcheck ./...
+}
+
+unit() { go test -race -count=1 $(go list ./... | grep -v '^runv/tests'); }
+
+integration() {
+	RUNV_TEST_KERNEL=${RUNV_TEST_KERNEL:-$(agent/kernel/build.sh | tail -n 1)} || return 1
+	export RUNV_TEST_KERNEL RUNV_KERNEL=$RUNV_TEST_KERNEL
+	go test -count=1 -timeout 30m -v ./tests/... 2>&1 | grep -v '^=== \(RUN\|PAUSE\|CONT\|NAME\)'
+	return "${PIPESTATUS[0]}"
+}
+
+for what in "${@:-lint unit integration}"; do
+	for w in $what; do step "$w" "$w"; done
+done
+if [ ${#failed[@]} -gt 0 ]; then
+	echo "==> failed: ${failed[*]}" >&2
+	exit 1
+fi
+echo "==> all passed" >&2
