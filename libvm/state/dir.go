@@ -18,8 +18,9 @@ import (
 // The names in a state directory. Remove knows them all, and removes nothing
 // else.
 const (
-	stateFile = "state.json"
-	tempMark  = ".state.json." // + pid and time: a Save in progress, or cut short
+	stateFile  = "state.json"
+	tempMark   = ".state.json." // + pid and time: a Save in progress, or cut short
+	socketMark = ".sock"        // of the sockets below, and of those that a VM's start needs
 	// ControlSocket is the monitor's socket (package ctl).
 	ControlSocket = "ctl.sock"
 	// ConsoleSocket is where `runv run` in the foreground gets its terminal.
@@ -232,7 +233,7 @@ func (d *Dir) Remove() error {
 		return err
 	}
 	for _, name := range names {
-		ours := name == stateFile || name == ControlSocket || name == ConsoleSocket || strings.HasPrefix(name, tempMark)
+		ours := name == stateFile || strings.HasPrefix(name, tempMark) || strings.HasSuffix(name, socketMark)
 		if !ours {
 			continue // rmdir says that the directory is not empty
 		}
