@@ -14,10 +14,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Pair makes a pty pair: the slave is raw, as the guest's own pty does the line
+// Open makes a pty pair: the slave is raw, as the guest's own pty does the line
 // discipline. Both are blocking, close-on-exec, and nobody's controlling
 // terminal.
-func Pair() (master, slave *os.File, err error) {
+func Open() (master, slave *os.File, err error) {
 	fd, err := unix.Open("/dev/ptmx", unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return nil, nil, &os.PathError{Op: "open", Path: "/dev/ptmx", Err: err}
@@ -77,17 +77,22 @@ func SetSize(f *os.File, rows, cols uint16) error {
 	return os.NewSyscallError("ioctl TIOCSWINSZ", err)
 }
 
-// Send connects to the console socket at path and sends the master, as runc
-// does: its name as the message, the descriptor along with it.
-func Send(path string, master *os.File) error {
+// Dial connects to the console socket at path.
+func Dial(path string) (*os.File, error) {
 	c, err := net.DialUnix("unix", nil, &net.UnixAddr{Name: path, Net: "unix"})
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer c.Close()
-	_, _, err = c.WriteMsgUnix([]byte(master.Name()), unix.UnixRights(int(master.Fd())), nil)
+	return c.File()
+}
+
+// Send sends the master over a connected console socket, as runc does: its name
+// as the message, the descriptor along with it.
+func Send(conn, master *os.File) error {
+	err := unix.Sendmsg(int(conn.Fd()), []byte(master.Name()), unix.UnixRights(int(master.Fd())), nil, unix.MSG_NOSIGNAL)
 	if err != nil {
-		return fmt.Errorf("send the terminal to %q: %w", path, err)
+		return fmt.Errorf("send the terminal: %w", os.NewSyscallError("sendmsg", err))
 	}
 	return nil
 }

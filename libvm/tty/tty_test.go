@@ -13,7 +13,7 @@ import (
 
 func pair(t *testing.T) (master, slave *os.File) {
 	t.Helper()
-	master, slave, err := Pair()
+	master, slave, err := Open()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -65,6 +65,15 @@ func TestSizeAndFlags(t *testing.T) {
 	}
 }
 
+func dialAndSend(path string, master *os.File) error {
+	conn, err := Dial(path)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	return Send(conn, master)
+}
+
 func TestConsoleSocket(t *testing.T) {
 	// Longer than sun_path: only reachable through the descriptor.
 	long := filepath.Join(t.TempDir(), strings.Repeat("d", 200))
@@ -82,7 +91,7 @@ func TestConsoleSocket(t *testing.T) {
 	}
 	master, slave := pair(t)
 	sent := make(chan error, 1)
-	go func() { sent <- Send(r.Path(), master) }()
+	go func() { sent <- dialAndSend(r.Path(), master) }()
 	got, err := r.Receive()
 	if err != nil {
 		t.Fatal(err)
@@ -103,8 +112,8 @@ func TestConsoleSocket(t *testing.T) {
 	if _, err := r.Receive(); err == nil {
 		t.Error("Receive after Close: no error")
 	}
-	if err := Send(filepath.Join(t.TempDir(), "none"), master); err == nil {
-		t.Error("Send to no socket: no error")
+	if err := dialAndSend(filepath.Join(t.TempDir(), "none"), master); err == nil {
+		t.Error("Dial of no socket: no error")
 	}
 }
 
