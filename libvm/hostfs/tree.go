@@ -1,0 +1,76 @@
+package hostfs
+
+import (
+	"os"
+	"path/filepath"
+	"slices"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+)
+
+// openTree clones the mount at path, with what is mounted below it if recursive,
+// into a detached mount (open_tree(2), Linux 5.2), which lives as long as the
+// returned O_PATH descriptor or a mount made of it.
+func openTree(path string, recursive bool) (*os.File, error) {
+	flags := uint(unix.OPEN_TREE_CLONE | unix.OPEN_TREE_CLOEXEC)
+	if recursive {
+		flags |= unix.AT_RECURSIVE
+	}
+	fd, err := unix.OpenTree(unix.AT_FDCWD, path, flags)
+	if err != nil {
+		return nil, &os.PathError{Op: "open_tree", Path: path, Err: err}
+	}
+	return os.NewFile(uintptr(fd), path), nil
+}
+
+// setAttr sets MOUNT_ATTR_* bits on the mount that f is the root of
+// (mount_setattr(2), Linux 5.12).
+func setAttr(f *os.File, recursive bool, attr uint64) error {
+	flags := uint(unix.AT_EMPTY_PATH)
+	if recursive {
+		flags |= unix.AT_RECURSIVE
+	}
+	err := unix.MountSetattr(int(f.Fd()), "", flags, &unix.MountAttr{Attr_set: attr})
+	return os.NewSyscallError("mount_setattr", err)
+}
+
+// treeName is the name under which a source appears to the guest.
+func treeName(src string) string {
+	if base := filepath.Base(src); base != "/" && base != "." {
+		return base
+	}
+	return "root"
+}
+
+// bindFlags are the options of a bind mount that the host enforces.
+type bindFlags struct {
+	recursive         bool // submounts of the source are seen too
+	readOnly          bool
+	recursiveReadOnly bool // submounts are read-only too
+}
+
+// isBind tells a bind from other mounts as runc does: by its options.
+func isBind(m *specs.Mount) bool {
+	return m.Type == "bind" || slices.Contains(m.Options, "bind") || slices.Contains(m.Options, "rbind")
+}
+
+// bindOptions reads the options, of which the last one of a kind counts.
+func bindOptions(options []string) bindFlags {
+	var f bindFlags
+	for _, o := range options {
+		switch o {
+		case "rbind":
+			f.recursive = true
+		case "ro":
+			f.readOnly = true
+		case "rw":
+			f.readOnly = false
+		case "rro":
+			f.readOnly, f.recursiveReadOnly = true, true
+		case "rrw":
+			f.readOnly, f.recursiveReadOnly = false, false
+		}
+	}
+	return f
+}

@@ -1,0 +1,233 @@
+package monitor
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"math"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+
+	"runv/agent/api"
+	"runv/libvm/ctl"
+	"runv/libvm/devfilter"
+	"runv/libvm/guest"
+	"runv/libvm/seccomp"
+	"runv/libvm/state"
+)
+
+// container is one container of the VM: it answers the commands for it.
+type container struct {
+	monitor *monitor
+	self    state.Process // the monitor, as the host knows it
+	created time.Time
+	relay   *relay
+
+	mu       sync.Mutex
+	status   state.Status
+	sessions map[*session]bool
+	nextExec int
+}
+
+var _ ctl.Handler = (*container)(nil)
+
+// treeKey names a shared tree of a container; the guest mounts "<key>/<name>".
+func treeKey(id string, mount int) string { return id + "." + strconv.Itoa(mount) }
+
+// agent is the guest's.
+func (c *container) agent() api.AgentService { return c.monitor.machine.guest.Agent() }
+
+// create makes the container in the guest, with its process stopped before exec.
+func (c *container) create(ctx context.Context) (err error) {
+	m := c.monitor
+	if err := c.configureGuest(ctx); err != nil {
+		return err
+	}
+	if c.relay, err = newRelay(m.machine.guest, m.stdio); err != nil {
+		return err
+	}
+	m.stdio = files{} // the relay's from now on
+	req, err := c.createRequest()
+	if err != nil {
+		return err
+	}
+	if m.term != nil {
+		req.Rows, req.Cols = m.term.size()
+	}
+	if _, err := c.agent().CreateContainer(ctx, req); err != nil {
+		return c.explain(ctx, fmt.Errorf("unable to start container process: %w", guest.Error(err)))
+	}
+	if err := c.relay.start(ctx); err != nil {
+		return c.explain(ctx, fmt.Errorf("stdio of the container: %w", err))
+	}
+	c.created = time.Now().UTC()
+	return nil
+}
+
+// explain prefers the VM's own end as the reason of a call that failed by it.
+func (c *container) explain(ctx context.Context, err error) error {
+	mc := c.monitor.machine
+	select {
+	case <-mc.vm.Done():
+		return fmt.Errorf("%w%s", mc.vm.Err(), mc.consoleTail())
+	default:
+	}
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	return err
+}
+
+// configureGuest is the agent's first call.
+func (c *container) configureGuest(ctx context.Context) error {
+	r, err := c.agent().Configure(ctx, &api.ConfigureRequest{
+		UnixNanos: time.Now().UnixNano(), Entropy: entropy(), StreamPort: guest.StreamPort,
+	})
+	if err != nil {
+		return c.explain(ctx, fmt.Errorf("configure the guest: %w", guest.Error(err)))
+	}
+	c.monitor.log.Debug("guest is up", "kernel", r.KernelRelease, "agent", r.AgentVersion, "boot_ms", r.BootNanos/1e6)
+	return nil
+}
+
+// createRequest compiles what the guest only installs.
+func (c *container) createRequest() (*api.CreateContainerRequest, error) {
+	m := c.monitor
+	req := &api.CreateContainerRequest{Id: m.launch.ID, Spec: m.launch.Spec, Stdio: c.relay.stdio()}
+	for _, t := range m.view.Trees {
+		req.Trees = append(req.Trees, &api.Tree{Mount: int32(t.Mount), Path: treeKey(m.launch.ID, t.Mount) + "/" + t.Name})
+	}
+	if l := m.spec.Linux; l != nil {
+		var err error
+		if l.Resources != nil {
+			if req.DeviceFilter, err = devfilter.Compile(l.Resources.Devices); err != nil {
+				return nil, fmt.Errorf("linux.resources.devices: %w", err)
+			}
+		}
+		if req.Seccomp, req.SeccompFlags, err = compileSeccomp(l.Seccomp); err != nil {
+			return nil, err
+		}
+	}
+	return req, nil
+}
+
+// compileSeccomp returns the program and flags of seccomp(2) for a profile.
+func compileSeccomp(p *specs.LinuxSeccomp) ([]byte, uint32, error) {
+	if p == nil {
+		return nil, 0, nil
+	}
+	f, err := seccomp.Compile(p)
+	if err != nil {
+		return nil, 0, fmt.Errorf("linux.seccomp: %w", err)
+	}
+	return f.Program, f.Flags, nil
+}
+
+// save writes the container's state.
+func (c *container) save(s state.Status) error {
+	m := c.monitor
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.status = s
+	return m.state.Save(state.State{
+		Public: state.Public{
+			Version: m.spec.Version, ID: m.launch.ID, PID: c.self.PID, Status: s,
+			Bundle: m.launch.Bundle, Rootfs: m.launch.Rootfs, Created: c.created,
+			Annotations: maps.Clone(m.spec.Annotations),
+		},
+		StartTime: c.self.StartTime,
+	})
+}
+
+// current is the status as commands may see it.
+func (c *container) current() state.Status {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.status
+}
+
+// Start lets the workload exec.
+func (c *container) Start(ctx context.Context) error {
+	switch c.current() {
+	case state.Created:
+	case state.Stopped:
+		return state.ErrStopped
+	default:
+		return state.ErrRunning
+	}
+	if _, err := c.agent().StartContainer(ctx, &api.StartContainerRequest{Id: c.monitor.launch.ID}); err != nil {
+		return c.explain(ctx, guest.Error(err))
+	}
+	return c.save(state.Running)
+}
+
+// Signal sends sig to the workload, or to everything in the container.
+func (c *container) Signal(ctx context.Context, sig int, all bool) error {
+	if c.current() == state.Stopped {
+		return state.ErrNotRunning
+	}
+	_, err := c.agent().Signal(ctx, &api.SignalRequest{Id: c.monitor.launch.ID, Signal: uint32(sig), All: all})
+	return guest.Error(err)
+}
+
+// Processes lists what runs in the container.
+func (c *container) Processes(ctx context.Context) ([]ctl.Process, error) {
+	r, err := c.agent().Processes(ctx, &api.ProcessesRequest{Id: c.monitor.launch.ID})
+	if err != nil {
+		return nil, guest.Error(err)
+	}
+	ps := make([]ctl.Process, 0, len(r.Processes))
+	for _, p := range r.Processes {
+		ps = append(ps, ctl.Process{PID: int(p.Pid), PPID: int(p.Ppid), ContainerPID: int(p.ContainerPid), UID: p.Uid, Comm: p.Comm, Args: p.Args})
+	}
+	return ps, nil
+}
+
+// wait returns the workload's status once it has ended and all of its output
+// was delivered.
+func (c *container) wait(ctx context.Context) (int, error) {
+	r, err := c.agent().Wait(ctx, &api.WaitRequest{Id: c.monitor.launch.ID})
+	if err != nil {
+		return statusLost, c.explain(ctx, fmt.Errorf("wait for the workload: %w", guest.Error(err)))
+	}
+	c.mu.Lock()
+	c.status = state.Stopped
+	c.mu.Unlock()
+	c.relay.drained()
+	return clampStatus(r.Status), nil
+}
+
+// clampStatus keeps a status from the guest within what a process can exit with.
+func clampStatus(s uint32) int {
+	if s > math.MaxUint8 {
+		return statusLost
+	}
+	return int(s)
+}
+
+// close frees what the container holds in this process.
+func (c *container) close() {
+	c.mu.Lock()
+	sessions := c.sessions
+	c.sessions = nil
+	c.mu.Unlock()
+	for s := range sessions {
+		s.relay.close()
+	}
+	if c.relay != nil {
+		c.relay.close()
+	}
+}
+
+// terminalOf says whether a process asks for a terminal, of its JSON.
+func terminalOf(process json.RawMessage) (*specs.Process, error) {
+	var p specs.Process
+	if err := json.Unmarshal(process, &p); err != nil {
+		return nil, fmt.Errorf("process: %w", err)
+	}
+	return &p, nil
+}

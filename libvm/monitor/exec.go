@@ -1,0 +1,126 @@
+package monitor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+
+	"golang.org/x/sys/unix"
+
+	"runv/agent/api"
+	"runv/libvm/ctl"
+	"runv/libvm/guest"
+	"runv/libvm/state"
+)
+
+// session is one exec'd process.
+type session struct {
+	container *container
+	id        string // exec id in the agent
+	pid       int    // in the guest
+	relay     *relay
+}
+
+var _ ctl.ExecSession = (*session)(nil)
+
+// Exec starts a further process in the container and returns once it exec'd.
+func (c *container) Exec(ctx context.Context, r ctl.ExecRequest) (ctl.ExecSession, error) {
+	f := files{stdin: r.Stdin, stdout: r.Stdout, stderr: r.Stderr, tty: r.TTY}
+	s, err := c.newSession(f)
+	if err != nil {
+		return nil, err
+	}
+	p, err := terminalOf(r.Process)
+	if err != nil {
+		s.forget()
+		return nil, err
+	}
+	if p.Terminal != (r.TTY != nil) {
+		s.forget()
+		return nil, errors.New("exec: process.terminal and the given files do not fit")
+	}
+	req := &api.ExecRequest{Id: c.monitor.launch.ID, ExecId: s.id, Process: r.Process, Stdio: s.relay.stdio(), Rows: uint32(r.Rows), Cols: uint32(r.Cols)}
+	if c.monitor.spec.Linux != nil {
+		if req.Seccomp, req.SeccompFlags, err = compileSeccomp(c.monitor.spec.Linux.Seccomp); err != nil {
+			s.forget()
+			return nil, err
+		}
+	}
+	resp, err := c.agent().Exec(ctx, req)
+	if err != nil {
+		s.forget()
+		return nil, c.explain(ctx, guest.Error(err))
+	}
+	s.pid = int(resp.Pid)
+	if err := s.relay.start(ctx); err != nil {
+		s.Close() //nolint:errcheck // the first error tells more
+		return nil, fmt.Errorf("stdio of the process: %w", err)
+	}
+	return s, nil
+}
+
+// newSession registers a session, unless the container has ended.
+func (c *container) newSession(f files) (*session, error) {
+	f.dropNull()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.status == state.Stopped || c.sessions == nil {
+		f.close()
+		return nil, errors.New("cannot exec in a stopped container")
+	}
+	r, err := newRelay(c.monitor.machine.guest, f)
+	if err != nil {
+		return nil, err
+	}
+	c.nextExec++
+	s := &session{container: c, id: "exec" + strconv.Itoa(c.nextExec), relay: r}
+	c.sessions[s] = true
+	return s, nil
+}
+
+// forget ends the session's relay and drops it.
+func (s *session) forget() {
+	s.container.mu.Lock()
+	delete(s.container.sessions, s)
+	s.container.mu.Unlock()
+	s.relay.close()
+}
+
+// Pid returns the process's id in the guest.
+func (s *session) Pid() int { return s.pid }
+
+// Signal sends sig to the process.
+func (s *session) Signal(ctx context.Context, sig int) error {
+	_, err := s.container.agent().Signal(ctx, &api.SignalRequest{Id: s.container.monitor.launch.ID, ExecId: s.id, Signal: uint32(sig)})
+	return guest.Error(err)
+}
+
+// Resize sets the window size of the process's terminal.
+func (s *session) Resize(ctx context.Context, rows, cols uint16) error {
+	_, err := s.container.agent().Resize(ctx, &api.ResizeRequest{Id: s.container.monitor.launch.ID, ExecId: s.id, Rows: uint32(rows), Cols: uint32(cols)})
+	return guest.Error(err)
+}
+
+// Wait returns the exit status once the process has ended and what it wrote
+// before that was delivered. A child that it left behind may go on writing.
+func (s *session) Wait(ctx context.Context) (int, error) {
+	r, err := s.container.agent().Wait(ctx, &api.WaitRequest{Id: s.container.monitor.launch.ID, ExecId: s.id})
+	if err != nil {
+		return statusLost, s.container.explain(ctx, guest.Error(err))
+	}
+	s.relay.delivered(r.StdoutBytes, r.StderrBytes)
+	return clampStatus(r.Status), nil
+}
+
+// Close ends the session: a process that still runs is killed. What it left
+// behind in the background keeps its output until that ends by itself.
+func (s *session) Close() error {
+	err := s.Signal(context.Background(), int(unix.SIGKILL))
+	s.relay.endInput()
+	go func() {
+		s.relay.drained()
+		s.forget()
+	}()
+	return err
+}

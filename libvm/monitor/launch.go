@@ -1,0 +1,247 @@
+// Package monitor is the process that is the container to the host. It owns the
+// virtual machine: it starts it, serves its devices, relays the workload's
+// stdio, answers the commands, and exits with the workload's status.
+//
+// The process that creates a container starts the monitor and talks to it over
+// a socket pair until the container exists:
+//
+//	create                                  monitor (PID 1 of its namespace)
+//	   │  Launch (JSON) ───────────────────────►│ boots the VM, makes the process
+//	   │◄────────────── reply: ready, or error  │ that waits to exec the workload
+//	   │  writes the pid file                   │
+//	   │  commit ──────────────────────────────►│ lives on by itself
+//	   │  (or closes without: ─────────────────►│ tears everything down and exits)
+package monitor
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"runv/libvm/config"
+)
+
+// Command is the hidden command under which runv runs as a monitor.
+const Command = "monitor"
+
+// Launch is what the monitor is told.
+type Launch struct {
+	ID       string          // of the container
+	Bundle   string          // absolute path of the bundle
+	Rootfs   string          // absolute path of the root file system
+	Spec     json.RawMessage // config.json, checked
+	Root     string          // absolute path of the directory of all states
+	StateDir string          // absolute path of this container's, below Root
+	Kernel   string          // absolute path of the guest's kernel
+	Config   config.Config   // everything that is not of this container alone
+	Terminal bool            // the console socket is among the inherited files
+	LogFile  bool            // the log is among the inherited files
+	LogJSON  bool            // its format
+	Debug    bool
+}
+
+// Options is what Start needs.
+type Options struct {
+	Launch
+	// Stdin, Stdout and Stderr are the workload's if it has no terminal; nil is
+	// /dev/null. The caller may close its copies once Start has returned.
+	Stdin, Stdout, Stderr *os.File
+	// ConsoleSocket is the path of the Unix socket to which the terminal's
+	// master is sent, if the workload has a terminal.
+	ConsoleSocket string
+	// Log takes the monitor's log lines; nil for none.
+	Log *os.File
+	// Namespaces of the host that the monitor is put into.
+	Namespaces Namespaces
+}
+
+// The monitor's inherited descriptors; the optional ones follow in this order.
+const (
+	fdHandshake = 3
+	fdOptional  = 4 // console socket, log
+)
+
+// reply is what the monitor says once. An empty Error means ready.
+type reply struct {
+	Error string `json:"error,omitempty"`
+}
+
+// commit is the one byte by which the creator lets the monitor live.
+const commit = 'c'
+
+// Process is a monitor as its creator sees it.
+type Process struct {
+	cmd  *exec.Cmd
+	sock *net.UnixConn
+}
+
+// Start starts a monitor and returns once the workload's process exists in the
+// guest, stopped before its exec. When ctx ends before that, or anything fails,
+// the monitor and its VM are gone when Start returns.
+func Start(ctx context.Context, o Options) (*Process, error) {
+	p, err := spawn(&o)
+	if err != nil {
+		return nil, err
+	}
+	stop := context.AfterFunc(ctx, func() { p.sock.Close() })
+	err = p.handshake(&o.Launch)
+	if !stop() {
+		err = ctx.Err()
+	}
+	if err != nil {
+		p.Abort()
+		return nil, err
+	}
+	return p, nil
+}
+
+// handshake sends the launch and waits for the reply.
+func (p *Process) handshake(l *Launch) error {
+	if err := json.NewEncoder(p.sock).Encode(l); err != nil {
+		return p.died(err)
+	}
+	var r reply
+	if err := json.NewDecoder(p.sock).Decode(&r); err != nil {
+		return p.died(err)
+	}
+	if r.Error != "" {
+		return errors.New(r.Error)
+	}
+	return nil
+}
+
+// died explains a handshake that broke: the monitor has ended, or is about to.
+func (p *Process) died(cause error) error {
+	p.sock.Close() //nolint:errcheck // it broke
+	if err := p.cmd.Wait(); err != nil {
+		return fmt.Errorf("the container's monitor ended before it was ready: %w", err)
+	}
+	return fmt.Errorf("the container's monitor ended before it was ready: %w", cause)
+}
+
+// Pid returns the monitor's pid in the caller's pid namespace.
+func (p *Process) Pid() int { return p.cmd.Process.Pid }
+
+// Commit lets the monitor live on without its creator.
+func (p *Process) Commit() error {
+	_, err := p.sock.Write([]byte{commit})
+	if err != nil {
+		return fmt.Errorf("commit the container: %w", err)
+	}
+	return p.sock.Close()
+}
+
+// Abort ends the monitor, and with it everything it started, and waits for that.
+func (p *Process) Abort() {
+	p.sock.Close()       //nolint:errcheck // a monitor that is not committed takes this as its end
+	p.cmd.Process.Kill() //nolint:errcheck // it may have ended by itself
+	p.cmd.Wait()         //nolint:errcheck // its status tells nothing new
+}
+
+// Wait waits for the monitor, a child of the caller, and returns the workload's
+// exit status, 128+n for a signal.
+func (p *Process) Wait() (int, error) {
+	err := p.cmd.Wait()
+	var exit *exec.ExitError
+	if err != nil && !errors.As(err, &exit) {
+		return 0, fmt.Errorf("wait for the container's monitor: %w", err)
+	}
+	ws := p.cmd.ProcessState.Sys().(syscall.WaitStatus)
+	if ws.Signaled() {
+		return 128 + int(ws.Signal()), nil
+	}
+	return ws.ExitStatus(), nil
+}
+
+// spawn starts the monitor process.
+func spawn(o *Options) (*Process, error) {
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, os.NewSyscallError("socketpair", err)
+	}
+	ours, theirs := os.NewFile(uintptr(fds[0]), "monitor"), os.NewFile(uintptr(fds[1]), "creator")
+	defer theirs.Close() //nolint:errcheck // the child has its own
+	conn, err := net.FileConn(ours)
+	ours.Close() //nolint:errcheck // FileConn made a duplicate
+	if err != nil {
+		return nil, fmt.Errorf("monitor socket: %w", err)
+	}
+	p := &Process{sock: conn.(*net.UnixConn)}
+	extra := []*os.File{theirs}
+	if o.Terminal = o.ConsoleSocket != ""; o.Terminal {
+		console, err := dialConsole(o.ConsoleSocket)
+		if err != nil {
+			p.sock.Close() //nolint:errcheck // unused
+			return nil, err
+		}
+		defer console.Close() //nolint:errcheck // the child has its own
+		extra = append(extra, console)
+	}
+	if o.LogFile = o.Log != nil; o.LogFile {
+		extra = append(extra, o.Log)
+	}
+	if err := keepFromChildren(); err != nil {
+		p.sock.Close() //nolint:errcheck // unused
+		return nil, err
+	}
+	p.cmd = &exec.Cmd{
+		Path: "/proc/self/exe", Args: []string{"runv", Command, o.ID}, Dir: "/",
+		ExtraFiles: extra,
+		SysProcAttr: &syscall.SysProcAttr{
+			Setsid:     true,
+			Cloneflags: unix.CLONE_NEWPID | unix.CLONE_NEWNS | o.Namespaces.cloneFlags(),
+		},
+	}
+	if !o.Terminal {
+		// A nil *os.File must not become a non-nil interface.
+		if o.Stdin != nil {
+			p.cmd.Stdin = o.Stdin
+		}
+		if o.Stdout != nil {
+			p.cmd.Stdout = o.Stdout
+		}
+		if o.Stderr != nil {
+			p.cmd.Stderr = o.Stderr
+		}
+	}
+	if err := o.Namespaces.start(p.cmd); err != nil {
+		p.sock.Close() //nolint:errcheck // unused
+		return nil, fmt.Errorf("start the container's monitor: %w", err)
+	}
+	return p, nil
+}
+
+// keepFromChildren marks every descriptor but stdio close-on-exec. The caller
+// may have leaked some to us (containerd's shim and buildah do), and a process
+// that lives as long as a container must not hold them open.
+func keepFromChildren() error {
+	err := unix.CloseRange(fdHandshake, ^uint(0), unix.CLOSE_RANGE_CLOEXEC)
+	return os.NewSyscallError("close_range", err)
+}
+
+// dialConsole connects to the console socket; a relative path is relative to
+// the caller's working directory.
+func dialConsole(path string) (*os.File, error) {
+	abs, err := filepath.Abs(path)
+	if err != nil {
+		return nil, fmt.Errorf("console socket %q: %w", path, err)
+	}
+	c, err := net.DialUnix("unix", nil, &net.UnixAddr{Name: abs, Net: "unix"})
+	if err != nil {
+		return nil, fmt.Errorf("console socket: %w", err)
+	}
+	defer c.Close() //nolint:errcheck // File makes a duplicate
+	f, err := c.File()
+	if err != nil {
+		return nil, fmt.Errorf("console socket: %w", err)
+	}
+	return f, nil
+}

@@ -1,0 +1,244 @@
+package monitor
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"runv/libvm/guest"
+	"runv/libvm/initramfs"
+	"runv/libvm/kernel"
+	"runv/libvm/qemu"
+	"runv/libvm/virtio"
+	"runv/libvm/virtio/fs"
+	"runv/libvm/virtio/rng"
+	"runv/libvm/virtio/vsock"
+	"runv/libvm/vm"
+)
+
+// fsTag is the virtio-fs tag under which the agent mounts the shared trees.
+const fsTag = "runv"
+
+// machine is the VM with what serves it.
+type machine struct {
+	vm     vm.VM
+	guest  *guest.Guest
+	files  *fs.Server
+	initrd *os.File
+}
+
+// startMachine starts the VM. The trees are added to its file server later: the
+// kernel boots while the host's side is prepared.
+func (m *monitor) startMachine(ctx context.Context) (*machine, error) {
+	config, err := m.vmConfig()
+	if err != nil {
+		return nil, err
+	}
+	files, err := fs.NewServer(fs.ServerOptions{Logger: m.log})
+	if err != nil {
+		config.Initrd.Close() //nolint:errcheck // a memfd
+		return nil, fmt.Errorf("file server: %w", err)
+	}
+	sock := vsock.New(vm.GuestCID)
+	g, err := guest.New(sock)
+	if err != nil {
+		config.Initrd.Close() //nolint:errcheck // a memfd
+		return nil, err
+	}
+	backend, err := qemu.New(m.launch.Config.QEMU, m.state.File(), m.log)
+	if err != nil {
+		g.Close()
+		config.Initrd.Close() //nolint:errcheck // a memfd
+		return nil, err
+	}
+	m.log.Debug("starting the virtual machine", "backend", backend.Name(), "memory", config.Memory, "cpus", config.CPUs, "kernel", config.Kernel)
+	running, err := backend.Start(ctx, config, []virtio.Device{sock, fs.New(fsTag, files), rng.New()})
+	if err != nil {
+		g.Close()
+		config.Initrd.Close() //nolint:errcheck // a memfd
+		return nil, err
+	}
+	return &machine{vm: running, guest: g, files: files, initrd: config.Initrd}, nil
+}
+
+// close ends the VM and everything that served it.
+func (mc *machine) close() {
+	mc.vm.Close() //nolint:errcheck // Kill fails only if it is dead
+	mc.guest.Close()
+	mc.files.Close()
+	mc.initrd.Close() //nolint:errcheck // a memfd
+}
+
+// vmConfig derives the VM from the launch.
+func (m *monitor) vmConfig() (vm.Config, error) {
+	c := m.launch.Config
+	image, modules, err := inspectKernel(m.launch.Kernel)
+	if err != nil {
+		return vm.Config{}, err
+	}
+	initrd, err := makeInitrd(modules)
+	if err != nil {
+		return vm.Config{}, err
+	}
+	memory, cpus := vm.Size(&m.spec, uint64(c.Memory)*vm.MiB, c.CPUs)
+	m.log.Debug("guest kernel", "path", m.launch.Kernel, "format", image.Format.String(), "release", image.Release, "modules", len(modules))
+	return vm.Config{
+		Kernel: m.launch.Kernel, Initrd: initrd, Memory: memory, CPUs: cpus,
+		ACPI:    len(modules) > 0, // a distribution's kernel finds virtio-mmio only there
+		Cmdline: commandLine(c.KernelParams, m.launch.Debug),
+	}, nil
+}
+
+// commandLine is the kernel's, without what a backend adds. A panic reboots at
+// once, which ends the VM: nobody should wait for a guest that is dead.
+func commandLine(extra string, debug bool) string {
+	params := []string{"console=ttyS0", "panic=-1", "reboot=t", "random.trust_cpu=on", "rdinit=/init"}
+	if !debug {
+		params = append(params, "quiet")
+	}
+	if extra != "" {
+		params = append(params, extra)
+	}
+	return strings.Join(params, " ")
+}
+
+// inspectKernel checks the kernel and finds the modules that it needs.
+func inspectKernel(path string) (kernel.Image, []kernel.Module, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return kernel.Image{}, nil, fmt.Errorf("guest kernel: %w", err)
+	}
+	defer f.Close() //nolint:errcheck // only read from
+	st, err := f.Stat()
+	if err != nil {
+		return kernel.Image{}, nil, fmt.Errorf("guest kernel: %w", err)
+	}
+	image, err := kernel.Inspect(f, st.Size())
+	if err == nil {
+		err = image.CheckPVH()
+	}
+	if err != nil {
+		return kernel.Image{}, nil, fmt.Errorf("guest kernel %q: %w", path, err)
+	}
+	modules, err := kernel.Modules(image.Release, kernel.ModuleDirs(path)...)
+	if err != nil {
+		return kernel.Image{}, nil, fmt.Errorf("guest kernel %q: %w", path, err)
+	}
+	return image, modules, nil
+}
+
+// makeInitrd writes the initramfs, with the embedded agent, into a memfd.
+func makeInitrd(modules []kernel.Module) (*os.File, error) {
+	agent, err := initramfs.Agent()
+	if err != nil {
+		return nil, err
+	}
+	loaded := make([]initramfs.Module, 0, len(modules))
+	for _, m := range modules {
+		data, err := m.Read()
+		if err != nil {
+			return nil, fmt.Errorf("kernel module: %w", err)
+		}
+		loaded = append(loaded, initramfs.Module{Path: m.Path, Data: data})
+	}
+	fd, err := unix.MemfdCreate("initramfs", unix.MFD_CLOEXEC)
+	if err != nil {
+		return nil, os.NewSyscallError("memfd_create", err)
+	}
+	f := os.NewFile(uintptr(fd), "initramfs")
+	if err := initramfs.Write(f, agent, loaded); err != nil {
+		f.Close() //nolint:errcheck // broken
+		return nil, err
+	}
+	if _, err := f.Seek(0, io.SeekStart); err != nil {
+		f.Close() //nolint:errcheck // broken
+		return nil, fmt.Errorf("initramfs: %w", err)
+	}
+	return f, nil
+}
+
+// How long a guest may take until its agent calls. What counts is the CPU time
+// that it was given, not the time on the wall, so that a loaded host does not
+// fail a healthy boot: a stock kernel takes 2 s of emulation, ours 0.6 s.
+const (
+	bootCPU   = 8 * time.Second        // of each vCPU that can run at a time
+	bootIdle  = 6 * time.Second        // on the wall, with next to no CPU used
+	bootWall  = 3 * time.Minute        // in any case
+	bootCheck = 200 * time.Millisecond // how often it is looked at
+)
+
+// awaitAgent waits until the agent has dialed, or the guest has shown that it
+// never will.
+func (mc *machine) awaitAgent(ctx context.Context, vcpus int) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	watched := make(chan struct{})
+	go func() {
+		defer close(watched)
+		mc.watchBoot(ctx, cancel, vcpus)
+	}()
+	err := mc.guest.Accept(ctx)
+	cause := context.Cause(ctx)
+	cancel(nil)
+	<-watched
+	if err == nil {
+		return nil
+	}
+	if cause == nil {
+		return err
+	}
+	return fmt.Errorf("%w%s", cause, mc.consoleTail())
+}
+
+// watchBoot cancels when the guest ends, or makes no progress.
+func (mc *machine) watchBoot(ctx context.Context, cancel context.CancelCauseFunc, vcpus int) {
+	tick := time.NewTicker(bootCheck)
+	defer tick.Stop()
+	begin := time.Now()
+	var idleSince time.Time
+	var idleCPU int64
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-mc.vm.Done():
+			cancel(fmt.Errorf("the guest did not boot: %w", mc.vm.Err()))
+			return
+		case now := <-tick.C:
+			cpu, err := mc.vm.CPUTime()
+			if err != nil {
+				continue // it is ending; Done will tell
+			}
+			if idleSince.IsZero() || time.Duration(cpu-idleCPU) > now.Sub(idleSince)/100 {
+				idleSince, idleCPU = now, cpu
+			}
+			switch {
+			case time.Duration(cpu) > bootCPU*time.Duration(min(vcpus, onlineCPUs())):
+				cancel(fmt.Errorf("the guest did not boot: its agent has not called after %v of CPU time", time.Duration(cpu).Round(time.Second)))
+			case now.Sub(idleSince) > bootIdle:
+				cancel(fmt.Errorf("the guest did not boot: it has been idle for %v and its agent has not called", bootIdle))
+			case now.Sub(begin) > bootWall:
+				cancel(fmt.Errorf("the guest did not boot: its agent has not called within %v", bootWall))
+			}
+		}
+	}
+}
+
+// consoleTail is the end of what the guest's kernel printed, for an error.
+func (mc *machine) consoleTail() string {
+	lines := strings.Split(strings.TrimSpace(strings.ReplaceAll(string(mc.vm.Console()), "\r", "")), "\n")
+	const most = 12 // lines
+	if len(lines) > most {
+		lines = lines[len(lines)-most:]
+	}
+	tail := strings.TrimSpace(strings.Join(lines, " | "))
+	if tail == "" {
+		return " (its console is empty)"
+	}
+	return "; console: " + tail
+}

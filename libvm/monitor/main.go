@@ -1,0 +1,265 @@
+package monitor
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"runv/libvm/ctl"
+	"runv/libvm/hostfs"
+	"runv/libvm/state"
+)
+
+// statusFailed is the monitor's exit status when there was no workload's.
+const statusFailed = 1
+
+// statusLost is the exit status when the VM ended under the workload: that of a
+// process that was killed.
+const statusLost = 128 + int(unix.SIGKILL)
+
+// monitor is the state of this process.
+type monitor struct {
+	launch Launch
+	spec   specs.Spec
+	sock   *net.UnixConn // to the creator
+	log    *slog.Logger
+
+	state   *state.Dir
+	control *net.UnixListener
+	stdio   files
+	console *os.File // the connection to the console socket, until it was used
+	term    *terminal
+	view    *hostfs.View
+	machine *machine
+
+	container *container
+}
+
+// Main is the hidden monitor command; it returns the exit status.
+func Main() int {
+	m, err := takeOver()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "runv monitor:", err) //nolint:errcheck // nobody else to tell
+		return statusFailed
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	// Until the container is committed its creator's end is ours.
+	committed := make(chan error, 1)
+	go func() { committed <- awaitCommit(m.sock, cancel) }()
+
+	if err := m.create(ctx); err != nil {
+		m.close()
+		m.log.Debug("create failed", "error", err)
+		m.send(reply{Error: err.Error()}) //nolint:errcheck // a creator that has gone needs no reply
+		return statusFailed
+	}
+	if err := m.send(reply{}); err != nil {
+		m.close()
+		return statusFailed
+	}
+	if err := <-committed; err != nil {
+		m.close()
+		return statusFailed
+	}
+	status := m.serve(ctx)
+	m.close()
+	return status
+}
+
+// takeOver reads what the creator has to say and takes the inherited files, so
+// that nothing of the caller's stays open by accident.
+func takeOver() (*monitor, error) {
+	f := os.NewFile(fdHandshake, "creator")
+	conn, err := net.FileConn(f)
+	f.Close() //nolint:errcheck // FileConn made a duplicate
+	if err != nil {
+		return nil, fmt.Errorf("%s is not a command for users: %w", Command, err)
+	}
+	m := &monitor{sock: conn.(*net.UnixConn), log: slog.New(slog.DiscardHandler)}
+	if err := json.NewDecoder(m.sock).Decode(&m.launch); err != nil {
+		return nil, fmt.Errorf("read launch: %w", err)
+	}
+	if err := json.Unmarshal(m.launch.Spec, &m.spec); err != nil {
+		return nil, fmt.Errorf("read spec: %w", err)
+	}
+	next := uintptr(fdOptional)
+	take := func(name string) *os.File {
+		f := os.NewFile(next, name)
+		unix.CloseOnExec(int(next))
+		next++
+		return f
+	}
+	if m.launch.Terminal {
+		m.console = take("console socket")
+	}
+	if m.launch.LogFile {
+		m.log = newLogger(take("log"), m.launch.LogJSON, m.launch.Debug)
+	}
+	return m, m.takeStdio()
+}
+
+// takeStdio moves the workload's stdio out of the way of our own: Go writes a
+// crash to descriptor 2, and a broken pipe on 1 or 2 would end us.
+func (m *monitor) takeStdio() error {
+	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	defer null.Close() //nolint:errcheck // duplicated below
+	for fd, dst := range []**os.File{&m.stdio.stdin, &m.stdio.stdout, &m.stdio.stderr} {
+		dup, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, fdOptional)
+		if err != nil {
+			return os.NewSyscallError("fcntl", err)
+		}
+		*dst = os.NewFile(uintptr(dup), "stdio")
+		if err := unix.Dup3(int(null.Fd()), fd, 0); err != nil {
+			return os.NewSyscallError("dup3", err)
+		}
+	}
+	if m.launch.Terminal {
+		m.stdio.close()
+		m.stdio = files{}
+	}
+	m.stdio.dropNull()
+	return nil
+}
+
+// awaitCommit waits for the creator's word. Without it everything ends.
+func awaitCommit(sock *net.UnixConn, cancel context.CancelFunc) error {
+	for {
+		var b [1]byte
+		_, err := sock.Read(b[:])
+		switch {
+		case err != nil:
+			cancel()
+			return fmt.Errorf("the creator went away: %w", err)
+		case b[0] == commit:
+			return nil
+		}
+		// The newline behind the launch, which a JSON decoder may leave.
+	}
+}
+
+func (m *monitor) send(r reply) error { return json.NewEncoder(m.sock).Encode(r) }
+
+// create does everything up to the workload's process waiting for its exec.
+func (m *monitor) create(ctx context.Context) error {
+	steps := []struct {
+		name string
+		do   func(context.Context) error
+	}{
+		{"open state", m.openState},
+		{"terminal", m.openTerminal},
+		{"start vm", m.boot},
+		{"prepare view", m.prepareView},
+		{"await agent", m.awaitAgent},
+		{"create container", m.createContainer},
+		{"save state", m.saveCreated},
+	}
+	for _, s := range steps {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		if err := s.do(ctx); err != nil {
+			return err
+		}
+		m.log.Debug("done", "step", s.name)
+	}
+	return nil
+}
+
+// openState opens the state directory and the control socket in it, while their
+// paths still lead there.
+func (m *monitor) openState(context.Context) error {
+	root, err := os.Open(m.launch.Root)
+	if err != nil {
+		return fmt.Errorf("state directory: %w", err)
+	}
+	dir, err := os.Open(m.launch.StateDir)
+	if err != nil {
+		root.Close() //nolint:errcheck // a directory
+		return fmt.Errorf("state directory: %w", err)
+	}
+	m.state = state.FromFiles(root, dir, m.launch.ID)
+	m.control, err = ctl.Listen(dir)
+	return err
+}
+
+func (m *monitor) openTerminal(context.Context) (err error) {
+	if m.console == nil {
+		return nil
+	}
+	m.term, err = newTerminal(m.console)
+	m.console = nil
+	if err == nil {
+		m.stdio.tty = m.term.slave
+	}
+	return err
+}
+
+func (m *monitor) boot(ctx context.Context) (err error) {
+	m.machine, err = m.startMachine(ctx)
+	return err
+}
+
+// prepareView builds what the host shares, hands it to the file server, and
+// leaves the host's file systems for good.
+func (m *monitor) prepareView(context.Context) (err error) {
+	self, err := state.Self() // the /proc that knows our pid outside is gone below
+	if err != nil {
+		return fmt.Errorf("own pid: %w", err)
+	}
+	if m.view, err = hostfs.Prepare(m.launch.Bundle, m.launch.Rootfs, &m.spec); err != nil {
+		return err
+	}
+	for _, t := range m.view.Trees {
+		if err := m.machine.files.AddTree(treeKey(m.launch.ID, t.Mount), t.Name, t.Root, t.ReadOnly); err != nil {
+			return fmt.Errorf("share %q: %w", t.Name, err)
+		}
+	}
+	if err := m.view.Pivot(); err != nil {
+		return err
+	}
+	m.container = &container{monitor: m, self: self}
+	return dropCapabilities()
+}
+
+func (m *monitor) awaitAgent(ctx context.Context) error {
+	_, cpus := m.size()
+	return m.machine.awaitAgent(ctx, cpus)
+}
+
+func (m *monitor) createContainer(ctx context.Context) error { return m.container.create(ctx) }
+
+func (m *monitor) saveCreated(context.Context) error { return m.container.save(state.Created) }
+
+// close frees whatever create had made, in the reverse order.
+func (m *monitor) close() {
+	if m.container != nil {
+		m.container.close()
+	}
+	if m.machine != nil {
+		m.machine.close()
+	}
+	if m.view != nil {
+		m.view.Close()
+	}
+	if m.term != nil {
+		m.term.close()
+	} else {
+		m.stdio.close()
+	}
+	if m.control != nil {
+		m.control.Close() //nolint:errcheck // removes the socket, or the directory is gone
+	}
+	if m.state != nil {
+		m.state.Close() //nolint:errcheck // directories
+	}
+}

@@ -1,0 +1,51 @@
+package monitor
+
+import (
+	"os"
+	"runtime"
+	"syscall"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// kept are the capabilities that the file server needs to act for every user of
+// the guest; nothing else that the monitor does from here on needs any.
+const kept = 1<<unix.CAP_CHOWN | 1<<unix.CAP_DAC_OVERRIDE | 1<<unix.CAP_DAC_READ_SEARCH |
+	1<<unix.CAP_FOWNER | 1<<unix.CAP_FSETID | 1<<unix.CAP_SETFCAP | 1<<unix.CAP_MKNOD
+
+// onlineCPUs is how many vCPUs can run at the same time.
+func onlineCPUs() int { return runtime.NumCPU() }
+
+// dropCapabilities cuts the capabilities of all threads down to kept, for good.
+func dropCapabilities() error {
+	for c := uintptr(0); c <= unix.CAP_LAST_CAP; c++ {
+		if kept>>c&1 != 0 {
+			continue
+		}
+		// EINVAL: a capability that this kernel does not have.
+		if _, _, errno := syscall.AllThreadsSyscall(unix.SYS_PRCTL, unix.PR_CAPBSET_DROP, c, 0); errno != 0 && errno != unix.EINVAL {
+			return os.NewSyscallError("prctl", errno)
+		}
+	}
+	hdr := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var have [2]unix.CapUserData
+	if err := unix.Capget(&hdr, &have[0]); err != nil {
+		return os.NewSyscallError("capget", err)
+	}
+	var data [2]unix.CapUserData
+	for i := range data {
+		allowed := uint32(uint64(kept) >> (32 * i))
+		data[i].Permitted = have[i].Permitted & allowed
+		data[i].Effective = have[i].Permitted & allowed
+	}
+	_, _, errno := syscall.AllThreadsSyscall(unix.SYS_CAPSET, uintptr(unsafe.Pointer(&hdr)), uintptr(unsafe.Pointer(&data[0])), 0)
+	runtime.KeepAlive(&data)
+	if errno != 0 {
+		return os.NewSyscallError("capset", errno)
+	}
+	if _, _, errno := syscall.AllThreadsSyscall(unix.SYS_PRCTL, unix.PR_SET_NO_NEW_PRIVS, 1, 0); errno != 0 {
+		return os.NewSyscallError("prctl", errno)
+	}
+	return nil
+}

@@ -1,0 +1,85 @@
+package monitor
+
+import (
+	"context"
+	"crypto/rand"
+	"os"
+	"os/signal"
+
+	"golang.org/x/sys/unix"
+
+	"runv/libvm/ctl"
+	"runv/libvm/vm"
+)
+
+// entropyBytes is how much randomness a new guest gets: the size of the kernel's
+// own seed.
+const entropyBytes = 64
+
+func entropy() []byte {
+	b := make([]byte, entropyBytes)
+	rand.Read(b) //nolint:errcheck // never fails
+	return b
+}
+
+// size is the VM's, as vmConfig computed it.
+func (m *monitor) size() (memory uint64, cpus int) {
+	return vm.Size(&m.spec, uint64(m.launch.Config.Memory)*vm.MiB, m.launch.Config.CPUs)
+}
+
+// serve answers the commands and passes signals on until the workload has
+// ended, and returns its status.
+func (m *monitor) serve(ctx context.Context) int {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	served := make(chan struct{})
+	go func() {
+		defer close(served)
+		if err := ctl.Serve(ctx, m.control, m.container); err != nil {
+			m.log.Error("control socket", "error", err)
+		}
+	}()
+	signalled := make(chan struct{})
+	go func() {
+		defer close(signalled)
+		m.forwardSignals(ctx)
+	}()
+	status, err := m.container.wait(ctx)
+	if err != nil {
+		m.log.Error("the container was lost", "error", err)
+	}
+	cancel()
+	<-signalled
+	<-served
+	return status
+}
+
+// forwardSignals passes what is sent to the monitor on to the workload: engines
+// signal a container by its pid, too. SIGWINCH and a hang-up come from the
+// terminal and concern that.
+func (m *monitor) forwardSignals(ctx context.Context) {
+	c := make(chan os.Signal, 32)
+	signal.Notify(c)
+	defer signal.Stop(c)
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case s := <-c:
+			sig := s.(unix.Signal)
+			switch {
+			case sig == unix.SIGURG || sig == unix.SIGCHLD || sig == unix.SIGPIPE:
+				// Go's own preemption, QEMU's end, and nobody's business.
+			case m.term != nil && sig == unix.SIGWINCH:
+				m.resize(ctx)
+			case m.term != nil && (sig == unix.SIGHUP || sig == unix.SIGCONT) && m.term.hungUp():
+				// The relay sees it as the end of the terminal's input.
+			default:
+				m.log.Debug("signal", "number", int(sig))
+				if err := m.container.Signal(ctx, int(sig), false); err != nil {
+					m.log.Debug("signal not delivered", "number", int(sig), "error", err)
+				}
+			}
+		}
+	}
+}

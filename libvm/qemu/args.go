@@ -1,0 +1,100 @@
+package qemu
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+
+	"runv/libvm/virtio"
+	"runv/libvm/vm"
+)
+
+// queueSize is the number of descriptors of a vhost-user-fs queue. A request
+// of 1 MiB takes 257 of them, and a power of two is needed.
+const queueSize = 1024
+
+// tbSize bounds TCG's cache of translated code, in MiB. QEMU's default is an
+// eighth of the guest's RAM up to 1 GiB, and it is all resident once used.
+const tbSize = 64
+
+// accelerator is what runs the guest's instructions.
+type accelerator string
+
+const (
+	accelKVM accelerator = "kvm"
+	accelTCG accelerator = "tcg"
+)
+
+// arguments collects the command line of QEMU. Each fd that QEMU inherits is
+// given by its number in QEMU.
+type arguments struct {
+	args []string
+}
+
+func (a *arguments) add(args ...string) { a.args = append(a.args, args...) }
+
+// machine adds what every guest has: microvm without legacy parts, memory that
+// the vhost-user devices can map, and no configuration from the host.
+func (a *arguments) machine(c vm.Config, accel accelerator) {
+	acpi := "off"
+	if c.ACPI {
+		acpi = "on"
+	}
+	a.add("-M", "microvm,acpi="+acpi+",pit=off,pic=off,rtc=off,isa-serial=on,x-option-roms=off,memory-backend=mem")
+	switch accel {
+	case accelKVM:
+		a.add("-accel", "kvm", "-cpu", "host")
+	case accelTCG:
+		a.add("-accel", fmt.Sprintf("tcg,thread=multi,tb-size=%d", tbSize), "-cpu", "max")
+	}
+	a.add(
+		"-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
+		"-smp", strconv.Itoa(c.CPUs),
+		"-m", fmt.Sprintf("%dM", c.Memory/vm.MiB),
+		"-object", fmt.Sprintf("memory-backend-memfd,id=mem,size=%dM,share=on", c.Memory/vm.MiB),
+		// The vhost-user devices have no legacy interface.
+		"-global", "virtio-mmio.force-legacy=false",
+		"-kernel", c.Kernel,
+		"-append", c.Cmdline,
+	)
+}
+
+// chardev adds a socket chardev over an inherited fd.
+func (a *arguments) chardev(id string, fd int) {
+	a.add("-chardev", fmt.Sprintf("socket,id=%s,fd=%d", id, fd))
+}
+
+// device adds the frontend of d, whose backend is at the other end of chardev.
+func (a *arguments) device(d virtio.Device, chardev string) error {
+	switch d.ID() {
+	case virtio.IDVsock:
+		a.add("-device", fmt.Sprintf("vhost-user-vsock-device,chardev=%s,guest-cid=%d", chardev, vm.GuestCID))
+	case virtio.IDFS:
+		tag, err := fsTag(d)
+		if err != nil {
+			return err
+		}
+		a.add("-device", fmt.Sprintf("vhost-user-fs-device,chardev=%s,tag=%s,queue-size=%d", chardev, tag, queueSize))
+	case virtio.IDRNG:
+		a.add("-device", fmt.Sprintf("vhost-user-rng-device,chardev=%s", chardev))
+	default:
+		return fmt.Errorf("qemu: no vhost-user frontend for virtio device type %d", d.ID())
+	}
+	return nil
+}
+
+// fsTagBytes is the length of the tag in struct virtio_fs_config (v1.2 §5.11.4).
+const fsTagBytes = 36
+
+// fsTag reads the tag from the configuration space of a file system device.
+func fsTag(d virtio.Device) (string, error) {
+	c := d.Config()
+	if len(c) < fsTagBytes {
+		return "", fmt.Errorf("qemu: file system device with %d bytes of configuration", len(c))
+	}
+	tag, _, _ := strings.Cut(string(c[:fsTagBytes]), "\x00")
+	if tag == "" || strings.ContainsAny(tag, ",=") {
+		return "", fmt.Errorf("qemu: file system tag %q cannot be passed on", tag)
+	}
+	return tag, nil
+}
