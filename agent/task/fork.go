@@ -1,0 +1,217 @@
+package task
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"runtime"
+	"structs"
+	"syscall"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// What package syscall does around its own fork: no signal handler may run in
+// the child, and no thread may be made in the parent meanwhile.
+
+//go:linkname beforeFork syscall.runtime_BeforeFork
+func beforeFork()
+
+//go:linkname afterFork syscall.runtime_AfterFork
+func afterFork()
+
+//go:linkname afterForkInChild syscall.runtime_AfterForkInChild
+func afterForkInChild()
+
+// cloneArgs lays out struct clone_args of linux/sched.h, version 2.
+type cloneArgs struct {
+	_          structs.HostLayout
+	flags      uint64
+	pidFD      uint64
+	childTID   uint64
+	parentTID  uint64
+	exitSignal uint64
+	stack      uint64
+	stackSize  uint64
+	tls        uint64
+	setTID     uint64
+	setTIDSize uint64
+	cgroup     uint64
+}
+
+// Child is a process that Fork made. It runs its script up to the Gate.
+type Child struct {
+	Pid  int
+	gate *os.File
+	fail *os.File
+	s    Script
+}
+
+// Pipes are the two pipes between a forked child and its parent: the child
+// waits on the gate for the parent, and says on fail which call failed.
+type Pipes struct {
+	gateR, gateW *os.File
+	failR, failW *os.File
+	buf          *byte
+	report       *failure
+}
+
+// lowestFD is above every number that a child gives to a descriptor of its own
+// (0 to 2 the streams, gateFD, failFD), so that none of its dup3 calls closes a
+// descriptor that a later one reads.
+const (
+	gateFD   = 3
+	failFD   = 4
+	lowestFD = 10
+)
+
+// NewPipes makes the pipes of one child.
+func NewPipes() (*Pipes, error) {
+	p := &Pipes{buf: new(byte), report: new(failure)}
+	var err error
+	if p.gateR, p.gateW, err = highPipe(); err != nil {
+		return nil, err
+	}
+	if p.failR, p.failW, err = highPipe(); err != nil {
+		p.Close()
+		return nil, err
+	}
+	return p, nil
+}
+
+func highPipe() (r, w *os.File, err error) {
+	var fds [2]int
+	if err := unix.Pipe2(fds[:], unix.O_CLOEXEC); err != nil {
+		return nil, nil, os.NewSyscallError("pipe2", err)
+	}
+	defer unix.Close(fds[0])
+	defer unix.Close(fds[1])
+	rfd, err := High(fds[0])
+	if err != nil {
+		return nil, nil, err
+	}
+	wfd, err := High(fds[1])
+	if err != nil {
+		unix.Close(rfd)
+		return nil, nil, err
+	}
+	return os.NewFile(uintptr(rfd), "pipe"), os.NewFile(uintptr(wfd), "pipe"), nil
+}
+
+// High duplicates a descriptor to a number that no script gives away.
+func High(fd int) (int, error) {
+	n, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, lowestFD)
+	if err != nil {
+		return -1, os.NewSyscallError("fcntl", err)
+	}
+	return n, nil
+}
+
+// Close frees the pipes of a child that was not forked.
+func (p *Pipes) Close() {
+	for _, f := range []*os.File{p.gateR, p.gateW, p.failR, p.failW} {
+		if f != nil {
+			f.Close()
+		}
+	}
+}
+
+// Enter is the start of a child's script: streams become descriptors 0 to 2,
+// everything else of the parent is closed, at once and not at exec, so that no
+// path of the container leads to it (CVE-2024-21626), and the child waits for
+// Child.Open.
+func (p *Pipes) Enter(streams [3]int) Script {
+	s := Script{}
+	for i, fd := range streams {
+		s = append(s, Call("dup3", unix.SYS_DUP3, uintptr(fd), uintptr(i), 0))
+	}
+	s = append(s,
+		Call("dup3", unix.SYS_DUP3, p.gateR.Fd(), gateFD, unix.O_CLOEXEC),
+		Call("dup3", unix.SYS_DUP3, p.failW.Fd(), failFD, unix.O_CLOEXEC),
+		Call("close_range", unix.SYS_CLOSE_RANGE, failFD+1, uintptr(^uint32(0)), 0))
+	wait := Call("wait for the agent", unix.SYS_READ, gateFD, 0, 1).pointer(1, unsafe.Pointer(p.buf))
+	wait.min = 1
+	return append(s, wait)
+}
+
+// Fork makes a child that runs the script, which starts with Pipes.Enter,
+// possibly after calls that join namespaces, and ends with Exec. The calling
+// thread is locked; namespaces that it joined with setns(2) are the child's.
+// cgroup is an open cgroup v2 directory to put it in, or -1. The pipes are
+// the child's from then on, also after an error.
+//
+// The child shares no memory with its parent: what a process of the container
+// could read of it by ptrace is a copy, and what it could write changes nothing.
+func Fork(p *Pipes, cgroup int, s Script) (*Child, error) {
+	args := &cloneArgs{exitSignal: uint64(unix.SIGCHLD)}
+	if cgroup >= 0 {
+		args.flags |= unix.CLONE_INTO_CGROUP
+		args.cgroup = uint64(cgroup)
+	}
+	syscall.ForkLock.Lock()
+	pid, errno := fork(args, s, p.failW.Fd(), p.report)
+	syscall.ForkLock.Unlock()
+	runtime.KeepAlive(s)
+	p.gateR.Close()
+	p.failW.Close()
+	if errno != 0 {
+		p.gateW.Close()
+		p.failR.Close()
+		return nil, os.NewSyscallError("clone3", errno)
+	}
+	return &Child{Pid: pid, gate: p.gateW, fail: p.failR, s: s}, nil
+}
+
+// fork is the only function that returns twice, and its child never returns.
+// Its caller holds syscall.ForkLock.
+//
+//go:noinline
+//go:norace
+//go:nocheckptr
+func fork(args *cloneArgs, s Script, failW uintptr, report *failure) (int, syscall.Errno) {
+	beforeFork()
+	pid, _, errno := syscall.RawSyscall(unix.SYS_CLONE3, uintptr(unsafe.Pointer(args)), unsafe.Sizeof(*args), 0)
+	if errno != 0 || pid != 0 {
+		afterFork()
+		return int(pid), errno
+	}
+	afterForkInChild()
+	f, _ := s.run()
+	*report = f
+	// Enter moves the pipe: failFD is it only when its first number is closed.
+	_, _, errno = syscall.RawSyscall(unix.SYS_WRITE, failW, uintptr(unsafe.Pointer(report)), unsafe.Sizeof(*report))
+	if errno == syscall.EBADF {
+		syscall.RawSyscall(unix.SYS_WRITE, failFD, uintptr(unsafe.Pointer(report)), unsafe.Sizeof(*report))
+	}
+	for {
+		syscall.RawSyscall(unix.SYS_EXIT_GROUP, 255, 0, 0)
+	}
+}
+
+// Open lets the child go on from its gate, and waits until it exec'd. The error
+// is the call that failed; the child has exited then.
+func (c *Child) Open() error {
+	defer c.fail.Close()
+	_, err := c.gate.Write([]byte{1})
+	c.gate.Close()
+	if err != nil && !errors.Is(err, unix.EPIPE) {
+		return fmt.Errorf("release the child: %w", err)
+	}
+	var b [unsafe.Sizeof(failure{})]byte
+	n, err := io.ReadFull(c.fail, b[:])
+	if n == 0 && errors.Is(err, io.EOF) {
+		return nil // closed by execve, or the child was killed
+	}
+	if err != nil {
+		return fmt.Errorf("read the child's report: %w", err)
+	}
+	return c.s.failed(*(*failure)(unsafe.Pointer(&b)))
+}
+
+// Abandon makes a child that has not passed its gate exit.
+func (c *Child) Abandon() {
+	c.gate.Close()
+	c.fail.Close()
+}
