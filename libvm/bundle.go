@@ -1,0 +1,61 @@
+package libvm
+
+import (
+	"encoding/json"
+	"os"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+
+	"runv/libvm/bundle"
+	"runv/libvm/config"
+)
+
+// bundleConfig is a bundle that was checked.
+type bundleConfig struct {
+	path   string          // absolute
+	rootfs string          // absolute
+	spec   *specs.Spec     // Process is set
+	raw    json.RawMessage // spec, for the monitor
+}
+
+func (b *bundleConfig) terminal() bool { return b.spec.Process.Terminal }
+
+// loadBundle reads and checks the bundle.
+func (r *Runtime) loadBundle(o CreateOptions) (*bundleConfig, error) {
+	dir := o.Bundle
+	if dir == "" {
+		dir = "."
+	}
+	b, err := bundle.Load(dir)
+	if err != nil {
+		return nil, err
+	}
+	for _, w := range b.Warnings {
+		r.Log.Warn(w)
+	}
+	raw, err := json.Marshal(b.Spec)
+	if err != nil {
+		return nil, err
+	}
+	return &bundleConfig{path: b.Dir, rootfs: b.Rootfs, spec: b.Spec, raw: raw}, nil
+}
+
+// resolve puts together what config.toml, the bundle, the environment and the
+// flags say.
+func (r *Runtime) resolve(b *bundleConfig) (kernel string, c config.Config, err error) {
+	steps := []func(config.Config) (config.Config, error){
+		func(config.Config) (config.Config, error) { return config.Load(config.DefaultPath) },
+		func(c config.Config) (config.Config, error) { return c.WithAnnotations(b.spec.Annotations) },
+		func(c config.Config) (config.Config, error) { return c.WithVM(b.spec.VM) },
+		func(c config.Config) (config.Config, error) { return c.WithEnv(os.Getenv) },
+		func(c config.Config) (config.Config, error) { return c.WithKernel(r.Kernel, "--kernel") },
+		func(c config.Config) (config.Config, error) { return c.WithBackend(r.Backend) },
+	}
+	for _, step := range steps {
+		if c, err = step(c); err != nil {
+			return "", c, err
+		}
+	}
+	kernel, err = c.FindKernel(config.DefaultSearch(os.Getenv))
+	return kernel, c, err
+}

@@ -1,0 +1,175 @@
+package libvm
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+
+	"runv/libvm/monitor"
+	"runv/libvm/state"
+)
+
+// CreateOptions are the arguments of create.
+type CreateOptions struct {
+	ID            string
+	Bundle        string // directory; empty: the working directory
+	PidFile       string // relative to the working directory; empty: none
+	ConsoleSocket string // takes the terminal's master
+	NoPivot       bool
+	NoNewKeyring  bool
+	PreserveFDs   int // open files 3, 4, … to pass on
+}
+
+// The words are runc's.
+var (
+	errNoConsoleSocket  = errors.New("cannot allocate tty if runv will detach without setting console socket")
+	errBadConsoleSocket = errors.New("cannot use console socket if runv will not detach or allocate tty")
+)
+
+// checkTerminal says whether terminal and console socket fit together.
+func checkTerminal(detach, terminal bool, consoleSocket string) error {
+	if detach && terminal && consoleSocket == "" {
+		return errNoConsoleSocket
+	}
+	if (!detach || !terminal) && consoleSocket != "" {
+		return errBadConsoleSocket
+	}
+	return nil
+}
+
+// container is one that this process creates. Until commit everything of it
+// goes if we go.
+type container struct {
+	runtime *Runtime
+	dir     *state.Dir // locked
+	monitor Monitor    // nil before start
+	pidFile string     // to remove on abort
+}
+
+// Create makes a container whose workload waits for its exec. SIGINT, SIGTERM,
+// SIGHUP and SIGQUIT end it with an *Interrupted. On any error nothing is left.
+func (r *Runtime) Create(ctx context.Context, o CreateOptions) error {
+	ctx, stop := interruptible(ctx)
+	defer stop()
+	b, err := r.loadBundle(o)
+	if err != nil {
+		return err
+	}
+	c, err := r.newContainer(b, o)
+	if err != nil {
+		return err
+	}
+	defer c.dir.Close()
+	if err := c.create(ctx, b, o); err != nil {
+		return cause(ctx, err)
+	}
+	return nil
+}
+
+// create is Create for a container without a terminal of ours.
+func (c *container) create(ctx context.Context, b *bundleConfig, o CreateOptions) error {
+	err := checkTerminal(true, b.terminal(), o.ConsoleSocket)
+	if err == nil {
+		err = c.start(ctx, b, o, o.ConsoleSocket)
+	}
+	if err == nil {
+		err = c.commit(ctx, o.PidFile)
+	}
+	if err != nil {
+		return errors.Join(err, c.abort())
+	}
+	return nil
+}
+
+// newContainer makes the state directory. Its first state names this process,
+// so that delete --force can end a create that hangs.
+func (r *Runtime) newContainer(b *bundleConfig, o CreateOptions) (*container, error) {
+	d, err := state.Create(r.Root, o.ID)
+	if err != nil {
+		return nil, err
+	}
+	c := &container{runtime: r, dir: d}
+	self, err := state.Self()
+	if err == nil {
+		err = d.Save(state.State{
+			Public: state.Public{
+				Version: specs.Version, ID: o.ID, PID: self.PID, Status: state.Creating, Bundle: b.path,
+				Rootfs: b.rootfs, Created: time.Now().UTC(), Annotations: b.spec.Annotations,
+			},
+			StartTime: self.StartTime,
+		})
+	}
+	if err != nil {
+		return nil, errors.Join(err, c.abort(), d.Close())
+	}
+	return c, nil
+}
+
+// start starts the monitor, which returns when the workload's process exists.
+func (c *container) start(ctx context.Context, b *bundleConfig, o CreateOptions, consoleSocket string) error {
+	if o.PreserveFDs != 0 {
+		return errors.New("--preserve-fds is not supported: the open files of the host do not exist in the guest")
+	}
+	mo, err := c.runtime.monitorOptions(b, o)
+	if err != nil {
+		return err
+	}
+	mo.Stdin, mo.Stdout, mo.Stderr = os.Stdin, os.Stdout, os.Stderr
+	mo.ConsoleSocket = consoleSocket
+	m, err := c.runtime.startMonitor(ctx, mo)
+	if err != nil {
+		return cause(ctx, err)
+	}
+	c.monitor = m
+	return nil
+}
+
+// commit writes the pid file and lets the monitor outlive us.
+func (c *container) commit(ctx context.Context, pidFile string) error {
+	if pidFile != "" {
+		if err := writePidFile(pidFile, c.monitor.Pid()); err != nil {
+			return err
+		}
+		c.pidFile = pidFile
+	}
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	if err := c.monitor.Commit(); err != nil {
+		return err
+	}
+	return c.dir.Unlock()
+}
+
+// abort takes everything back.
+func (c *container) abort() error {
+	if c.monitor != nil {
+		c.monitor.Abort()
+	}
+	var err error
+	if c.pidFile != "" {
+		err = os.Remove(c.pidFile)
+	}
+	return errors.Join(err, c.dir.Remove())
+}
+
+// monitorOptions says what the monitor needs, without its files.
+func (r *Runtime) monitorOptions(b *bundleConfig, o CreateOptions) (monitor.Options, error) {
+	kernel, cfg, err := r.resolve(b)
+	if err != nil {
+		return monitor.Options{}, err
+	}
+	return monitor.Options{
+		Launch: monitor.Launch{
+			ID: o.ID, Bundle: b.path, Rootfs: b.rootfs, Spec: b.raw,
+			Root: r.Root, StateDir: filepath.Join(r.Root, o.ID),
+			Kernel: kernel, Config: cfg, LogJSON: r.LogJSON, Debug: r.Debug,
+		},
+		Log:        r.LogFile,
+		Namespaces: monitor.NamespacesOf(b.spec),
+	}, nil
+}

@@ -1,0 +1,168 @@
+package libvm
+
+import (
+	"context"
+	"errors"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"runv/libvm/ctl"
+	"runv/libvm/state"
+)
+
+// RunOptions are the arguments of run.
+type RunOptions struct {
+	CreateOptions
+	Detach      bool // return when the workload runs
+	Keep        bool // keep the state afterwards
+	NoSubreaper bool // orphans of the workload's hooks are not ours to reap
+}
+
+// Run creates and starts a container, and, unless detached, waits for it: it
+// returns the workload's exit status, 128+n for signal n.
+func (r *Runtime) Run(ctx context.Context, o RunOptions) (int, error) {
+	boot, stop := interruptible(ctx)
+	defer stop()
+	b, err := r.loadBundle(o.CreateOptions)
+	if err != nil {
+		return 0, err
+	}
+	c, err := r.newContainer(b, o.CreateOptions)
+	if err != nil {
+		return 0, err
+	}
+	defer c.dir.Close()
+	if o.Detach {
+		err := c.create(boot, b, o.CreateOptions)
+		if err == nil {
+			err = c.exec(boot)
+		}
+		return 0, cause(boot, err)
+	}
+	return c.runForeground(ctx, boot, stop, b, o)
+}
+
+// exec lets the workload exec; if that fails, the container goes.
+func (c *container) exec(ctx context.Context) error {
+	client, err := ctl.Dial(ctx, c.dir.File())
+	if err == nil {
+		err = client.Start(ctx)
+		_ = client.Close()
+	}
+	if err != nil {
+		err = cause(ctx, err)
+		return errors.Join(err, c.runtime.Delete(context.WithoutCancel(ctx), c.dir.ID(), true))
+	}
+	return nil
+}
+
+// runForeground is run without --detach. Until the workload runs, signals end
+// it; then they are the workload's.
+func (c *container) runForeground(ctx, boot context.Context, bootDone func(), b *bundleConfig, o RunOptions) (int, error) {
+	var t *terminal
+	err := checkTerminal(false, b.terminal(), o.ConsoleSocket)
+	if err == nil && b.terminal() {
+		t, err = newTerminal(c.dir.File())
+	}
+	if err == nil {
+		defer t.close()
+		err = c.start(boot, b, o.CreateOptions, t.socket())
+	}
+	if err == nil {
+		err = t.attach()
+	}
+	if err == nil {
+		err = c.commit(boot, o.PidFile)
+	}
+	if err != nil {
+		return 0, errors.Join(cause(boot, err), c.abort())
+	}
+	if !o.NoSubreaper {
+		if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
+			c.runtime.Log.Warn("cannot become a subreaper", "error", err)
+		}
+	}
+	status, err := c.attend(ctx, boot, bootDone, t)
+	t.close()
+	if !o.Keep {
+		err = errors.Join(err, c.runtime.Delete(ctx, c.dir.ID(), true))
+	}
+	return status, err
+}
+
+// attend starts the workload, hands it the signals, and waits for its end.
+func (c *container) attend(ctx, boot context.Context, bootDone func(), t *terminal) (int, error) {
+	client, err := ctl.Dial(boot, c.dir.File())
+	if err == nil {
+		defer client.Close()
+		err = client.Start(boot)
+	}
+	if err != nil {
+		return 0, cause(boot, err)
+	}
+	signals, stop := catchSignals()
+	defer stop()
+	bootDone()
+	t.resize() // the size may have changed before we listened
+	type result struct {
+		status int
+		err    error
+	}
+	ended := make(chan result, 1)
+	go func() { // ends with the monitor
+		status, err := c.monitor.Wait()
+		ended <- result{status, err}
+	}()
+	for {
+		select {
+		case r := <-ended:
+			t.drain()
+			return r.status, r.err
+		case s := <-signals:
+			switch s {
+			case unix.SIGWINCH:
+				t.resize()
+			case unix.SIGCHLD:
+				reapOrphans(c.monitor.Pid())
+			}
+			if sig, ok := forwarded(s); ok {
+				c.forward(ctx, client, sig)
+			}
+		}
+	}
+}
+
+// forwardTime bounds how long a signal may be on its way.
+const forwardTime = 10 * time.Second
+
+func (c *container) forward(ctx context.Context, client *ctl.Client, sig int) {
+	ctx, cancel := context.WithTimeout(ctx, forwardTime)
+	defer cancel()
+	err := client.Signal(ctx, sig, false)
+	if err != nil && !errors.Is(err, ctl.ErrGone) && !errors.Is(err, state.ErrNotRunning) {
+		c.runtime.Log.Warn("signal not delivered", "number", sig, "error", err)
+	}
+}
+
+// reapOrphans reaps what a subreaper inherited; the monitor is left to Wait.
+func reapOrphans(monitor int) {
+	for {
+		var info unix.Siginfo
+		err := unix.Waitid(unix.P_ALL, 0, &info, unix.WEXITED|unix.WNOHANG|unix.WNOWAIT, nil)
+		pid := siginfoPID(&info)
+		if err != nil || pid == 0 || pid == monitor {
+			return
+		}
+		if _, err := unix.Wait4(pid, nil, unix.WNOHANG, nil); err != nil {
+			return
+		}
+	}
+}
+
+// siginfoPID is si_pid of a SIGCHLD's siginfo_t: on x86-64, after three ints and
+// four bytes of padding. The package does not name the union's members.
+func siginfoPID(info *unix.Siginfo) int {
+	return int(*(*int32)(unsafe.Add(unsafe.Pointer(info), 16)))
+}
