@@ -1,0 +1,143 @@
+package bundle
+
+import (
+	"errors"
+	"fmt"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+)
+
+// Namespaces lists the types of namespaces that a container can have, sorted.
+func Namespaces() []string {
+	return []string{"cgroup", "ipc", "mount", "network", "pid", "user", "uts"}
+}
+
+func hasNamespace(l *specs.Linux, t specs.LinuxNamespaceType) bool {
+	return l != nil && slices.ContainsFunc(l.Namespaces, func(n specs.LinuxNamespace) bool { return n.Type == t })
+}
+
+// checkNames refuses names that have no namespace to be set in.
+func (b *Bundle) checkNames() error {
+	if hasNamespace(b.Spec.Linux, specs.UTSNamespace) {
+		return nil
+	}
+	if b.Spec.Hostname != "" {
+		return errors.New("unable to set hostname without a private UTS namespace")
+	}
+	if b.Spec.Domainname != "" {
+		return errors.New("unable to set domainname without a private UTS namespace")
+	}
+	return nil
+}
+
+// checkNamespaces checks linux.namespaces. Where runc would leave a process in
+// the host's namespace, a guest has none of the host's to leave it in.
+func checkNamespaces(l *specs.Linux) error {
+	seen := map[specs.LinuxNamespaceType]bool{}
+	for _, n := range l.Namespaces {
+		if seen[n.Type] {
+			return fmt.Errorf("malformed spec file: duplicated ns %q", n.Type)
+		}
+		seen[n.Type] = true
+		if err := checkNamespace(n); err != nil {
+			return err
+		}
+	}
+	if !seen[specs.MountNamespace] && (len(l.MaskedPaths) > 0 || len(l.ReadonlyPaths) > 0) {
+		return errors.New("unable to restrict sys entries without a private MNT namespace")
+	}
+	for _, t := range []specs.LinuxNamespaceType{
+		specs.MountNamespace, specs.PIDNamespace, specs.IPCNamespace, specs.UTSNamespace, specs.NetworkNamespace,
+	} {
+		if !seen[t] {
+			return fmt.Errorf("linux.namespaces: no %s namespace: the container would share the host's, which is not supported: it runs under a kernel of its own", t)
+		}
+	}
+	return nil
+}
+
+func checkNamespace(n specs.LinuxNamespace) error {
+	switch {
+	case n.Type == specs.TimeNamespace:
+		return errors.New("linux.namespaces: a time namespace is not supported: the guest keeps the host's time")
+	case !slices.Contains(Namespaces(), string(n.Type)):
+		return fmt.Errorf("linux.namespaces: namespace %q does not exist", n.Type)
+	case n.Path == "":
+		return nil
+	case n.Type != specs.NetworkNamespace:
+		return fmt.Errorf("linux.namespaces: %s: path %q is not supported: joining another container's namespace is not supported yet", n.Type, n.Path)
+	case !filepath.IsAbs(n.Path):
+		return fmt.Errorf("linux.namespaces: %s: path %q is not absolute", n.Type, n.Path)
+	}
+	host, err := sameFile(n.Path, "/proc/self/ns/net")
+	if err != nil {
+		return fmt.Errorf("linux.namespaces: %s: %w", n.Type, err)
+	}
+	if host {
+		return fmt.Errorf("linux.namespaces: %s: %s is the host's network namespace, which is not supported: the guest would take over its interfaces", n.Type, n.Path)
+	}
+	return nil
+}
+
+// checkSysctl refuses what is not of one of the container's namespaces.
+func checkSysctl(l *specs.Linux) error {
+	keys := make([]string, 0, len(l.Sysctl))
+	for key := range l.Sysctl {
+		keys = append(keys, key)
+	}
+	slices.Sort(keys) // the same error every time
+	for _, key := range keys {
+		name := dotted(key)
+		switch {
+		case malformed(name) || strings.ContainsRune(key+l.Sysctl[key], 0):
+			return fmt.Errorf("sysctl %q is malformed", key)
+		case ipcSysctl(name), strings.HasPrefix(name, "net."), name == "kernel.domainname":
+		case name == "kernel.hostname":
+			return fmt.Errorf("sysctl %q is not allowed as it conflicts with the OCI %q field", name, "hostname")
+		default:
+			return fmt.Errorf("sysctl %q is not in a separate kernel namespace", name)
+		}
+	}
+	return nil
+}
+
+// malformed says whether a sysctl's name does not lead to a file below
+// /proc/sys part by part.
+func malformed(name string) bool {
+	return slices.ContainsFunc(strings.Split(name, "."), func(part string) bool {
+		// A slash stands for a dot within a part.
+		return part == "" || part == "/" || part == "//"
+	})
+}
+
+// ipcSysctl says whether a sysctl belongs to the IPC namespace.
+func ipcSysctl(name string) bool {
+	switch name {
+	case "kernel.msgmax", "kernel.msgmnb", "kernel.msgmni", "kernel.sem",
+		"kernel.shmall", "kernel.shmmax", "kernel.shmmni", "kernel.shm_rmid_forced":
+		return true
+	}
+	return strings.HasPrefix(name, "fs.mqueue.")
+}
+
+// dotted gives a sysctl's name with dots between its parts. Where the first
+// separator is a slash, dots and slashes have changed places (sysctl.d(5)):
+// net/ipv4/conf/eth0.1/forwarding is net.ipv4.conf.eth0/1.forwarding.
+func dotted(key string) string {
+	i := strings.IndexAny(key, "./")
+	if i < 0 || key[i] == '.' {
+		return key
+	}
+	return strings.Map(func(r rune) rune {
+		switch r {
+		case '.':
+			return '/'
+		case '/':
+			return '.'
+		}
+		return r
+	}, key)
+}

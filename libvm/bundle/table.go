@@ -1,0 +1,207 @@
+package bundle
+
+// Status says what becomes of a field of config.json.
+type Status string
+
+// The values of Status.
+const (
+	// Supported fields do what the specification says.
+	Supported Status = "supported"
+	// Refused fields make create fail if they are set to anything but nothing:
+	// zero, false, "", and empty lists and objects are nothing.
+	Refused Status = "refused"
+	// Ignored fields change nothing; the note says why that is right.
+	Ignored Status = "ignored"
+)
+
+// Field is a field of config.json.
+type Field struct {
+	// Path is the field's path in JSON: "mounts[].destination".
+	Path   string
+	Status Status
+	// Note qualifies Supported, and is the reason for Refused and Ignored.
+	// These two then hold for every field below Path as well.
+	Note string
+}
+
+// Table lists every field of config.json (runtime-spec v1.3), in the order of
+// the specification. A test walks the specification's types: a field that is
+// not here fails it.
+func Table() []Field {
+	var out []Field
+	for _, part := range [][]Field{
+		tableTop(), tableProcess(), tableMounts(), tableLinux(), tableResources(), tableSeccomp(), tableVM(), tableOthers(),
+	} {
+		out = append(out, part...)
+	}
+	return out
+}
+
+func tableTop() []Field {
+	return []Field{
+		{"ociVersion", Supported, "1.0.0 and later of major version 1; later than 1.3 with a warning"},
+		{"root.path", Supported, "a directory, relative to the bundle; a symlink is followed"},
+		{"root.readonly", Supported, ""},
+		{"hostname", Supported, ""},
+		{"domainname", Supported, ""},
+		{"hooks", Refused, "hooks are not run yet"},
+		{"annotations", Supported, "kept; those that begin with io.runv. configure runv, unknown ones of them are refused"},
+	}
+}
+
+func tableProcess() []Field {
+	return []Field{
+		{"process.terminal", Supported, ""},
+		{"process.consoleSize.height", Supported, "at most 65535"},
+		{"process.consoleSize.width", Supported, "at most 65535"},
+		{"process.user.uid", Supported, ""},
+		{"process.user.gid", Supported, ""},
+		{"process.user.umask", Supported, ""},
+		{"process.user.additionalGids", Supported, ""},
+		{"process.user.username", Refused, "it is for Windows: use uid and gid"},
+		{"process.args", Supported, ""},
+		{"process.commandLine", Refused, "it is for Windows: use args"},
+		{"process.env", Supported, ""},
+		{"process.cwd", Supported, ""},
+		{"process.capabilities.bounding", Supported, "unknown capabilities are ignored with a warning"},
+		{"process.capabilities.effective", Supported, "as above"},
+		{"process.capabilities.inheritable", Supported, "as above"},
+		{"process.capabilities.permitted", Supported, "as above"},
+		{"process.capabilities.ambient", Supported, "as above"},
+		{"process.rlimits[].type", Supported, ""},
+		{"process.rlimits[].hard", Supported, "the guest has no limits of the host's to stay below"},
+		{"process.rlimits[].soft", Supported, ""},
+		{"process.noNewPrivileges", Supported, ""},
+		{"process.apparmorProfile", Ignored, "engines set it on every host with AppArmor; the guest has its own kernel, without AppArmor (a warning says so)"},
+		{"process.oomScoreAdj", Supported, "-1000 to 1000"},
+		{"process.scheduler", Refused, "scheduling attributes are not set in the guest yet"},
+		{"process.selinuxLabel", Refused, "the guest's kernel has no SELinux policy, and the label is not put on the VM yet"},
+		{"process.ioPriority", Refused, "I/O priorities are not set in the guest yet"},
+		{"process.execCPUAffinity", Refused, "affinity is not set in the guest yet"},
+	}
+}
+
+func tableMounts() []Field {
+	return []Field{
+		{"mounts[].destination", Supported, "a relative one is taken from /, with a warning"},
+		{"mounts[].type", Supported, "binds, cgroup, cgroup2, devpts, mqueue, proc, sysfs, tmpfs; others are refused"},
+		{"mounts[].source", Supported, "of a bind relative to the bundle; it must exist"},
+		{"mounts[].options", Supported, "all of the specification's but idmap and ridmap, which are refused"},
+		{"mounts[].uidMappings", Refused, "files keep the owners that they have on the host"},
+		{"mounts[].gidMappings", Refused, "files keep the owners that they have on the host"},
+	}
+}
+
+func tableLinux() []Field {
+	const mapping = "in the guest"
+	return []Field{
+		{"linux.uidMappings[].containerID", Supported, mapping},
+		{"linux.uidMappings[].hostID", Supported, mapping},
+		{"linux.uidMappings[].size", Supported, mapping},
+		{"linux.gidMappings[].containerID", Supported, mapping},
+		{"linux.gidMappings[].hostID", Supported, mapping},
+		{"linux.gidMappings[].size", Supported, mapping},
+		{"linux.sysctl", Supported, "those of the IPC, network and UTS namespaces, but kernel.hostname"},
+		{"linux.cgroupsPath", Supported, "of the VM on the host"},
+		{"linux.namespaces[].type", Supported, "mount, pid, ipc, uts and network are required, cgroup and user are optional, time is refused"},
+		{"linux.namespaces[].path", Supported, "of network only, and not the host's; others are refused"},
+		{"linux.devices[].path", Supported, "a device node of the guest's kernel: hardware of the host is not behind it"},
+		{"linux.devices[].type", Supported, "b, c, u and p"},
+		{"linux.devices[].major", Supported, ""},
+		{"linux.devices[].minor", Supported, ""},
+		{"linux.devices[].fileMode", Supported, ""},
+		{"linux.devices[].uid", Supported, ""},
+		{"linux.devices[].gid", Supported, ""},
+		{"linux.netDevices", Refused, "network devices are not moved into the guest yet"},
+		{"linux.rootfsPropagation", Supported, ""},
+		{"linux.maskedPaths", Supported, ""},
+		{"linux.readonlyPaths", Supported, ""},
+		{"linux.mountLabel", Refused, "the guest's kernel has no SELinux policy"},
+		{"linux.intelRdt", Refused, "the VM is not put into a resctrl group"},
+		{"linux.memoryPolicy", Refused, "the guest has one NUMA node"},
+		{"linux.personality.domain", Supported, "LINUX and LINUX32"},
+		{"linux.personality.flags", Refused, "the specification knows no flag"},
+		{"linux.timeOffsets", Refused, "the guest keeps the host's time"},
+	}
+}
+
+// tableResources: engines write many fields with the value 0, which says
+// nothing, as for runc.
+func tableResources() []Field {
+	const rule = "rules apply in their order; then the default devices are allowed, as by runc"
+	return []Field{
+		{"linux.resources.devices[].allow", Supported, rule},
+		{"linux.resources.devices[].type", Supported, "a, b and c"},
+		{"linux.resources.devices[].major", Supported, ""},
+		{"linux.resources.devices[].minor", Supported, ""},
+		{"linux.resources.devices[].access", Supported, "required"},
+		{"linux.resources.memory.limit", Supported, "also sizes the VM"},
+		{"linux.resources.memory.reservation", Supported, ""},
+		{"linux.resources.memory.swap", Supported, "memory and swap together; the guest has no swap"},
+		{"linux.resources.memory.kernel", Ignored, "deprecated, and without meaning in cgroup v2 (a warning says so)"},
+		{"linux.resources.memory.kernelTCP", Ignored, "deprecated, and without meaning in cgroup v2 (a warning says so)"},
+		{"linux.resources.memory.swappiness", Ignored, "the guest has no swap (a warning says so)"},
+		{"linux.resources.memory.disableOOMKiller", Refused, "cgroup v2, which the guest has, cannot switch it off"},
+		{"linux.resources.memory.useHierarchy", Ignored, "cgroup v2, which the guest has, is always hierarchical"},
+		{"linux.resources.memory.checkBeforeUpdate", Ignored, "nothing is in use when a container is created"},
+		{"linux.resources.cpu.shares", Supported, ""},
+		{"linux.resources.cpu.quota", Supported, "also sizes the VM"},
+		{"linux.resources.cpu.period", Supported, ""},
+		{"linux.resources.cpu.cpus", Supported, "numbers of the guest's CPUs"},
+		{"linux.resources.cpu.mems", Supported, "numbers of the guest's memory nodes"},
+		{"linux.resources.cpu.burst", Refused, "not set in the guest yet"},
+		{"linux.resources.cpu.realtimeRuntime", Refused, "cgroup v2, which the guest has, has no realtime limits"},
+		{"linux.resources.cpu.realtimePeriod", Refused, "cgroup v2, which the guest has, has no realtime limits"},
+		{"linux.resources.cpu.idle", Refused, "not set in the guest yet"},
+		{"linux.resources.pids.limit", Supported, ""},
+		{"linux.resources.blockIO", Refused, "the disks are the host's: limits on them are not set yet"},
+		{"linux.resources.hugepageLimits", Refused, "the guest reserves no huge pages"},
+		{"linux.resources.network", Refused, "cgroup v2, which the guest has, has no net_cls and net_prio"},
+		{"linux.resources.rdma", Refused, "the guest has no RDMA devices"},
+		{"linux.resources.unified", Refused, "files of cgroup v2 are not written as they are yet"},
+	}
+}
+
+func tableSeccomp() []Field {
+	return []Field{
+		{"linux.seccomp.defaultAction", Supported, "all but SCMP_ACT_NOTIFY"},
+		{"linux.seccomp.defaultErrnoRet", Supported, ""},
+		{"linux.seccomp.architectures", Supported, "x86-64, x86 and x32; those that no guest has change nothing"},
+		{"linux.seccomp.flags", Supported, "all but SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV"},
+		{"linux.seccomp.listenerPath", Refused, "the listener would be in the guest and its supervisor on the host"},
+		{"linux.seccomp.listenerMetadata", Refused, "the listener would be in the guest and its supervisor on the host"},
+		{"linux.seccomp.syscalls[].names", Supported, "unknown names change nothing, as by runc"},
+		{"linux.seccomp.syscalls[].action", Supported, "all but SCMP_ACT_NOTIFY"},
+		{"linux.seccomp.syscalls[].errnoRet", Supported, ""},
+		{"linux.seccomp.syscalls[].args[].index", Supported, ""},
+		{"linux.seccomp.syscalls[].args[].value", Supported, ""},
+		{"linux.seccomp.syscalls[].args[].valueTwo", Supported, ""},
+		{"linux.seccomp.syscalls[].args[].op", Supported, "all"},
+	}
+}
+
+func tableVM() []Field {
+	return []Field{
+		{"vm.hypervisor", Refused, "a bundle does not choose a program of the host: set qemu in /etc/runv/config.toml"},
+		{"vm.kernel.path", Supported, "vmlinux or bzImage"},
+		{"vm.kernel.parameters", Supported, "appended to the guest kernel's command line"},
+		{"vm.kernel.initrd", Refused, "runv brings its own, with the agent in it"},
+		{"vm.image", Refused, "the root file system is root.path"},
+		{"vm.hwconfig.deviceTree", Refused, "x86 guests have none"},
+		{"vm.hwconfig.vcpus", Supported, "where the bundle sets no limit"},
+		{"vm.hwconfig.memory", Supported, "where the bundle sets no limit"},
+		{"vm.hwconfig.dtdevs", Refused, "devices of the host are not passed through"},
+		{"vm.hwconfig.iomems", Refused, "devices of the host are not passed through"},
+		{"vm.hwconfig.irqs", Refused, "devices of the host are not passed through"},
+	}
+}
+
+func tableOthers() []Field {
+	const other = "for another platform: the specification's own rule, and what runc does"
+	return []Field{
+		{"solaris", Ignored, other},
+		{"windows", Ignored, other},
+		{"zos", Ignored, other},
+		{"freebsd", Ignored, other},
+	}
+}
