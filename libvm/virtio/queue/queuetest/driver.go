@@ -156,6 +156,9 @@ func (d *Driver) WantInterruptAt(idx uint16) {
 	queue.StoreForTest(d.RAM[d.avail:], 4+2*int(d.Size), idx)
 }
 
+// WantNext asks for an interrupt at the next used entry that Poll has not seen.
+func (d *Driver) WantNext() { d.WantInterruptAt(d.usedIdx) }
+
 // SetNoInterrupt sets or clears VRING_AVAIL_F_NO_INTERRUPT (v1.2 §2.7.7).
 func (d *Driver) SetNoInterrupt(on bool) {
 	flags := uint16(0)
