@@ -68,7 +68,7 @@ func (t *table) mapRegion(r memRegion, fd int) ([]byte, error) {
 	page := uint64(max(st.Blksize, int64(unix.Getpagesize())))
 	below := r.mmapOffset % page
 	length := (below + r.memorySize + page - 1) / page * page
-	m, err := unix.Mmap(fd, int64(r.mmapOffset-below), int(length), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED|unix.MAP_NORESERVE)
+	m, err := unix.Mmap(fd, int64(r.mmapOffset-below), int(length), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
 	if err != nil {
 		return nil, os.NewSyscallError("mmap", err)
 	}

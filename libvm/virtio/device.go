@@ -69,3 +69,11 @@ type ConfigWriter interface {
 	// WriteConfig stores p at byte offset off of the configuration space.
 	WriteConfig(off uint32, p []byte) error
 }
+
+// ConfigNotifier is a Device whose configuration space changes by itself.
+type ConfigNotifier interface {
+	// NotifyConfig has the device call changed, from any goroutine, whenever
+	// its configuration space has changed; nil ends that. changed must not
+	// block.
+	NotifyConfig(changed func())
+}
