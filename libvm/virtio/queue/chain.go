@@ -27,6 +27,16 @@ type Chain struct {
 	Readable [][]byte
 	// Writable are the device-writable parts, in order.
 	Writable [][]byte
+
+	few [8][]byte // room for the parts of most chains, without an allocation each
+}
+
+// newChain returns an empty chain.
+func newChain(head uint16) *Chain {
+	c := &Chain{head: head}
+	half := len(c.few) / 2
+	c.Readable, c.Writable = c.few[:0:half], c.few[half:half]
+	return c
 }
 
 // ReadableLen returns the sum of the readable parts, in bytes.
@@ -45,7 +55,7 @@ func total(parts [][]byte) (n int) {
 // chain walks the descriptors from head. A chain of more descriptors than its
 // table has is a loop.
 func (q *Queue) chain(head uint16) (*Chain, error) {
-	c := &Chain{head: head}
+	c := newChain(head)
 	w := walk{mem: q.mem, size: q.size, table: q.desc, count: uint32(q.size), left: uint32(q.size)}
 	for i := uint32(head); ; {
 		d, err := w.read(i)
