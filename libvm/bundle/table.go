@@ -102,7 +102,7 @@ func tableLinux() []Field {
 		{"linux.gidMappings[].hostID", Supported, mapping},
 		{"linux.gidMappings[].size", Supported, mapping},
 		{"linux.sysctl", Supported, "those of the IPC, network and UTS namespaces, but kernel.hostname"},
-		{"linux.cgroupsPath", Supported, "of the VM on the host"},
+		{"linux.cgroupsPath", Ignored, "the VM stays in its caller's cgroup on the host for now; limits hold in the guest"},
 		{"linux.namespaces[].type", Supported, "mount, pid, ipc, uts and network are required, cgroup and user are optional, time is refused"},
 		{"linux.namespaces[].path", Supported, "of network only, and not the host's; others are refused"},
 		{"linux.devices[].path", Supported, "a device node of the guest's kernel: hardware of the host is not behind it"},
