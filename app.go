@@ -56,7 +56,7 @@ func (a *app) cli() *cli.App {
 		ExitErrHandler:            func(*cli.Context, error) {}, // only main exits
 		Commands: []*cli.Command{
 			a.createCommand(), a.deleteCommand(), a.execCommand(), a.killCommand(), a.listCommand(), a.psCommand(),
-			a.runCommand(), a.startCommand(), a.stateCommand(), specCommand(), featuresCommand(), checkCommand(),
+			a.runCommand(), a.startCommand(), a.stateCommand(), specCommand(), featuresCommand(), a.checkCommand(),
 		},
 	}
 	for _, command := range c.Commands {

@@ -103,10 +103,8 @@ func (c *container) createRequest() (*api.CreateContainerRequest, error) {
 	}
 	if l := m.spec.Linux; l != nil {
 		var err error
-		if l.Resources != nil {
-			if req.DeviceFilter, err = devfilter.Compile(l.Resources.Devices); err != nil {
-				return nil, fmt.Errorf("linux.resources.devices: %w", err)
-			}
+		if req.DeviceFilter, err = devfilter.Compile(l); err != nil {
+			return nil, err
 		}
 		if req.Seccomp, req.SeccompFlags, err = compileSeccomp(l.Seccomp); err != nil {
 			return nil, err

@@ -87,8 +87,8 @@ func (s *session) forget() {
 	s.relay.close()
 }
 
-// Pid returns the process's id in the guest.
-func (s *session) Pid() int { return s.pid }
+// PID returns the process's id in the guest.
+func (s *session) PID() int { return s.pid }
 
 // Signal sends sig to the process.
 func (s *session) Signal(ctx context.Context, sig int) error {

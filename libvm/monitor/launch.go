@@ -21,12 +21,12 @@ import (
 	"net"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"syscall"
 
 	"golang.org/x/sys/unix"
 
 	"runv/libvm/config"
+	"runv/libvm/tty"
 )
 
 // Command is the hidden command under which runv runs as a monitor.
@@ -177,10 +177,10 @@ func spawn(o *Options) (*Process, error) {
 	p := &Process{sock: conn.(*net.UnixConn)}
 	extra := []*os.File{theirs}
 	if o.Terminal = o.ConsoleSocket != ""; o.Terminal {
-		console, err := dialConsole(o.ConsoleSocket)
+		console, err := tty.Dial(o.ConsoleSocket)
 		if err != nil {
 			p.sock.Close() //nolint:errcheck // unused
-			return nil, err
+			return nil, fmt.Errorf("console socket: %w", err)
 		}
 		defer console.Close() //nolint:errcheck // the child has its own
 		extra = append(extra, console)
@@ -225,23 +225,4 @@ func spawn(o *Options) (*Process, error) {
 func keepFromChildren() error {
 	err := unix.CloseRange(fdHandshake, ^uint(0), unix.CLOSE_RANGE_CLOEXEC)
 	return os.NewSyscallError("close_range", err)
-}
-
-// dialConsole connects to the console socket; a relative path is relative to
-// the caller's working directory.
-func dialConsole(path string) (*os.File, error) {
-	abs, err := filepath.Abs(path)
-	if err != nil {
-		return nil, fmt.Errorf("console socket %q: %w", path, err)
-	}
-	c, err := net.DialUnix("unix", nil, &net.UnixAddr{Name: abs, Net: "unix"})
-	if err != nil {
-		return nil, fmt.Errorf("console socket: %w", err)
-	}
-	defer c.Close() //nolint:errcheck // File makes a duplicate
-	f, err := c.File()
-	if err != nil {
-		return nil, fmt.Errorf("console socket: %w", err)
-	}
-	return f, nil
 }

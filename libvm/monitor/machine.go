@@ -2,6 +2,7 @@ package monitor
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -10,12 +11,14 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"runv/libvm/config"
 	"runv/libvm/guest"
 	"runv/libvm/initramfs"
 	"runv/libvm/kernel"
 	"runv/libvm/qemu"
 	"runv/libvm/virtio"
 	"runv/libvm/virtio/fs"
+	"runv/libvm/virtio/fs/passthrough"
 	"runv/libvm/virtio/rng"
 	"runv/libvm/virtio/vsock"
 	"runv/libvm/vm"
@@ -24,53 +27,63 @@ import (
 // fsTag is the virtio-fs tag under which the agent mounts the shared trees.
 const fsTag = "runv"
 
+// requestQueues of the file system device: the kernel of a guest uses only one
+// before Linux 6.10.
+const requestQueues = 1
+
 // machine is the VM with what serves it.
 type machine struct {
 	vm     vm.VM
 	guest  *guest.Guest
-	files  *fs.Server
+	files  *passthrough.Server
 	initrd *os.File
 }
 
 // startMachine starts the VM. The trees are added to its file server later: the
 // kernel boots while the host's side is prepared.
 func (m *monitor) startMachine(ctx context.Context) (*machine, error) {
-	config, err := m.vmConfig()
+	if m.launch.Config.Backend == config.BackendKVM {
+		return nil, errors.New("backend kvm: runv has no VMM of its own yet; qemu uses KVM where the hardware has it (--backend qemu)")
+	}
+	vc, err := m.vmConfig()
 	if err != nil {
 		return nil, err
 	}
-	files, err := fs.NewServer(fs.ServerOptions{Logger: m.log})
+	fail := func(err error) (*machine, error) {
+		vc.Initrd.Close() //nolint:errcheck // a memfd
+		return nil, err
+	}
+	files, err := passthrough.NewServer(passthrough.Options{AllowDevices: true})
 	if err != nil {
-		config.Initrd.Close() //nolint:errcheck // a memfd
-		return nil, fmt.Errorf("file server: %w", err)
+		return fail(fmt.Errorf("file server: %w", err))
+	}
+	tree, err := fs.New(fsTag, requestQueues, files)
+	if err != nil {
+		return fail(err)
 	}
 	sock := vsock.New(vm.GuestCID)
-	g, err := guest.New(sock)
-	if err != nil {
-		config.Initrd.Close() //nolint:errcheck // a memfd
-		return nil, err
-	}
 	backend, err := qemu.New(m.launch.Config.QEMU, m.state.File(), m.log)
 	if err != nil {
-		g.Close()
-		config.Initrd.Close() //nolint:errcheck // a memfd
-		return nil, err
+		return fail(err)
 	}
-	m.log.Debug("starting the virtual machine", "backend", backend.Name(), "memory", config.Memory, "cpus", config.CPUs, "kernel", config.Kernel)
-	running, err := backend.Start(ctx, config, []virtio.Device{sock, fs.New(fsTag, files), rng.New()})
+	g, err := guest.New(sock)
+	if err != nil {
+		return fail(err)
+	}
+	m.log.Debug("starting the virtual machine", "backend", backend.Name(), "memory", vc.Memory, "cpus", vc.CPUs, "kernel", vc.Kernel)
+	running, err := backend.Start(ctx, vc, []virtio.Device{sock, tree, rng.New()})
 	if err != nil {
 		g.Close()
-		config.Initrd.Close() //nolint:errcheck // a memfd
-		return nil, err
+		return fail(err)
 	}
-	return &machine{vm: running, guest: g, files: files, initrd: config.Initrd}, nil
+	return &machine{vm: running, guest: g, files: files, initrd: vc.Initrd}, nil
 }
 
 // close ends the VM and everything that served it.
 func (mc *machine) close() {
 	mc.vm.Close() //nolint:errcheck // Kill fails only if it is dead
 	mc.guest.Close()
-	mc.files.Close()
+	mc.files.Close()  //nolint:errcheck // descriptors
 	mc.initrd.Close() //nolint:errcheck // a memfd
 }
 

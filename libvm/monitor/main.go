@@ -13,6 +13,7 @@ import (
 
 	"runv/libvm/ctl"
 	"runv/libvm/hostfs"
+	"runv/libvm/log"
 	"runv/libvm/state"
 )
 
@@ -100,7 +101,7 @@ func takeOver() (*monitor, error) {
 		m.console = take("console socket")
 	}
 	if m.launch.LogFile {
-		m.log = newLogger(take("log"), m.launch.LogJSON, m.launch.Debug)
+		m.log = log.New(take("log"), m.launch.LogJSON, m.launch.Debug)
 	}
 	return m, m.takeStdio()
 }
@@ -227,7 +228,7 @@ func (m *monitor) prepareView(context.Context) (err error) {
 	if err := m.view.Pivot(); err != nil {
 		return err
 	}
-	m.container = &container{monitor: m, self: self}
+	m.container = &container{monitor: m, self: self, sessions: map[*session]bool{}}
 	return dropCapabilities()
 }
 

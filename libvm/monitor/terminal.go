@@ -40,11 +40,8 @@ func newTerminal(console *os.File) (*terminal, error) {
 
 // size returns the window size, in characters; 0, 0 if nobody has set one.
 func (t *terminal) size() (rows, cols uint32) {
-	ws, err := unix.IoctlGetWinsize(int(t.slave.Fd()), unix.TIOCGWINSZ)
-	if err != nil {
-		return 0, 0
-	}
-	return uint32(ws.Row), uint32(ws.Col)
+	r, c := tty.Size(t.slave)
+	return uint32(r), uint32(c)
 }
 
 // hungUp says whether the master is gone.

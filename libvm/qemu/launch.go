@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"syscall"
+	"time"
 
 	"github.com/digitalocean/go-qemu/qmp"
 	"golang.org/x/sys/unix"
@@ -20,6 +21,10 @@ import (
 
 // firstExtraFD is the number that the first of exec.Cmd's ExtraFiles gets.
 const firstExtraFD = 3
+
+// waitDelay is how long the end of QEMU waits for its last words, should
+// somebody else hold the other end of the pipe on which they come.
+const waitDelay = time.Second
 
 // launch is what is needed between deciding on a VM and its running QEMU.
 type launch struct {
@@ -63,6 +68,7 @@ func (l *launch) prepare(devices []virtio.Device) error {
 	cmd := exec.Command(l.backend.binary, l.args.args...)
 	cmd.ExtraFiles = l.child
 	cmd.Stderr = l.machine.stderr
+	cmd.WaitDelay = waitDelay
 	cmd.Dir = "/"
 	cmd.Env = []string{} // nothing of the caller's is QEMU's business
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNS}
@@ -90,18 +96,12 @@ func (l *launch) inherit(f *os.File) int {
 
 // socket makes a chardev called id and returns our end of it.
 func (l *launch) socket(id string) (*net.UnixConn, error) {
-	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	ours, theirs, err := vhostuser.Pair()
 	if err != nil {
-		return nil, os.NewSyscallError("socketpair", err)
+		return nil, err
 	}
-	l.args.chardev(id, l.inherit(os.NewFile(uintptr(fds[1]), id)))
-	ours := os.NewFile(uintptr(fds[0]), id)
-	defer ours.Close() //nolint:errcheck // FileConn made a duplicate
-	c, err := net.FileConn(ours)
-	if err != nil {
-		return nil, fmt.Errorf("socket %s: %w", id, err)
-	}
-	return c.(*net.UnixConn), nil
+	l.args.chardev(id, l.inherit(theirs))
+	return ours, nil
 }
 
 func (l *launch) closeChildEnds() {
