@@ -155,7 +155,7 @@ func tableResources() []Field {
 		{"linux.resources.cpu.idle", Refused, "not set in the guest yet"},
 		{"linux.resources.pids.limit", Supported, ""},
 		{"linux.resources.blockIO", Refused, "the disks are the host's: limits on them are not set yet"},
-		{"linux.resources.hugepageLimits", Refused, "the guest reserves no huge pages"},
+		{"linux.resources.hugepageLimits", Ignored, "the guest reserves no huge pages, so there is nothing to limit"},
 		{"linux.resources.network", Refused, "cgroup v2, which the guest has, has no net_cls and net_prio"},
 		{"linux.resources.rdma", Refused, "the guest has no RDMA devices"},
 		{"linux.resources.unified", Refused, "files of cgroup v2 are not written as they are yet"},

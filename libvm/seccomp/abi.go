@@ -31,8 +31,15 @@ func abiX86_64() *abi {
 	return &abi{name: specs.ArchX86_64, audit: uint32(arch.X86_64.ID), numbers: arch.X86_64.SyscallNames, wide: true}
 }
 
+// abiX32 does not take the library's table by name: some calls have a number
+// that is for x86-64 only beside their own, which is 512 or above, and there it
+// is chance which of the two a name has.
 func abiX32() *abi {
-	return &abi{name: specs.ArchX32, audit: uint32(arch.X32.ID), mask: x32Bit, numbers: arch.X32.SyscallNames}
+	numbers := make(map[string]int, len(arch.X32.SyscallNumbers))
+	for n, name := range arch.X32.SyscallNumbers {
+		numbers[name] = max(n, numbers[name])
+	}
+	return &abi{name: specs.ArchX32, audit: uint32(arch.X32.ID), mask: x32Bit, numbers: numbers}
 }
 
 func abiX86() *abi {

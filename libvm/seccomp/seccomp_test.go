@@ -205,6 +205,16 @@ func TestMultiplexed(t *testing.T) {
 	}
 }
 
+// On x32 some calls have a number of their own, and x86-64's is no call at all.
+func TestX32Numbers(t *testing.T) {
+	x32 := abiX32()
+	for name, want := range map[string]int{"read": 0, "readv": 515, "ioctl": 514, "execve": 520, "preadv2": 546, "openat2": 437} {
+		if got := x32.numbers[name]; got != want {
+			t.Errorf("%s: number %d, want %d", name, got, want)
+		}
+	}
+}
+
 func TestFlags(t *testing.T) {
 	tests := []struct {
 		name  string
