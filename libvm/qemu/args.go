@@ -68,7 +68,8 @@ func (a *arguments) chardev(id string, fd int) {
 func (a *arguments) device(d virtio.Device, chardev string) error {
 	switch d.ID() {
 	case virtio.IDVsock:
-		a.add("-device", fmt.Sprintf("vhost-user-vsock-device,chardev=%s,guest-cid=%d", chardev, vm.GuestCID))
+		// Its context id is in the configuration space, which QEMU asks us for.
+		a.add("-device", "vhost-user-vsock-device,chardev="+chardev)
 	case virtio.IDFS:
 		tag, err := fsTag(d)
 		if err != nil {
@@ -76,7 +77,7 @@ func (a *arguments) device(d virtio.Device, chardev string) error {
 		}
 		a.add("-device", fmt.Sprintf("vhost-user-fs-device,chardev=%s,tag=%s,queue-size=%d", chardev, tag, queueSize))
 	case virtio.IDRNG:
-		a.add("-device", fmt.Sprintf("vhost-user-rng-device,chardev=%s", chardev))
+		a.add("-device", "vhost-user-rng,chardev="+chardev)
 	default:
 		return fmt.Errorf("qemu: no vhost-user frontend for virtio device type %d", d.ID())
 	}

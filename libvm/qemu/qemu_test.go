@@ -112,7 +112,7 @@ func TestDeviceArguments(t *testing.T) {
 		{"fs", tagged{"runv"}, "vhost-user-fs-device,chardev=c,tag=runv,queue-size=1024"},
 		{"fs with an option for a tag", tagged{"a,b=c"}, ""},
 		{"fs without a tag", tagged{""}, ""},
-		{"rng", rng.New(), "vhost-user-rng-device,chardev=c"},
+		{"rng", rng.New(), "vhost-user-rng,chardev=c"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			var a arguments

@@ -1,0 +1,205 @@
+package monitor
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"errors"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"syscall"
+	"testing"
+	"time"
+
+	"runv/libvm/guest"
+	"runv/libvm/tty"
+)
+
+// patience is how long a test waits for what must happen.
+const patience = 20 * time.Second
+
+// ports plays the vsock device: a port is a Unix socket in a directory.
+type ports struct{ dir string }
+
+func (p ports) Listen(port uint32) (net.Listener, error) {
+	return net.Listen("unix", filepath.Join(p.dir, strconv.Itoa(int(port))))
+}
+
+// open plays the agent, which opens the stream of a token.
+func (p ports) open(t *testing.T, token []byte) *net.UnixConn {
+	t.Helper()
+	c, err := net.Dial("unix", filepath.Join(p.dir, strconv.Itoa(guest.StreamPort)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	if _, err := c.Write(token); err != nil {
+		t.Fatal(err)
+	}
+	return c.(*net.UnixConn)
+}
+
+// pipe returns both ends of a pipe; the test closes what is left of them.
+func pipe(t *testing.T) (r, w *os.File) {
+	t.Helper()
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { r.Close(); w.Close() })
+	return r, w
+}
+
+// started makes a relay of f and plays the agent that opens its streams.
+func started(t *testing.T, f files) (r *relay, stdin, stdout, stderr *net.UnixConn) {
+	t.Helper()
+	p := ports{t.TempDir()}
+	g, err := guest.New(p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(g.Close)
+	if r, err = newRelay(g, f); err != nil {
+		t.Fatal(err)
+	}
+	s := r.stdio()
+	conns := [3]*net.UnixConn{}
+	for i, token := range [][]byte{s.Stdin, s.Stdout, s.Stderr} {
+		if len(token) > 0 {
+			conns[i] = p.open(t, token)
+		}
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	if err := r.start(ctx); err != nil {
+		t.Fatal(err)
+	}
+	return r, conns[0], conns[1], conns[2]
+}
+
+// within fails the test if f does not return in time.
+func within(t *testing.T, what string, f func()) {
+	t.Helper()
+	done := make(chan struct{})
+	go func() { defer close(done); f() }()
+	select {
+	case <-done:
+	case <-time.After(patience):
+		t.Fatalf("%s: not within %v", what, patience)
+	}
+}
+
+func TestRelayCopiesAllStreams(t *testing.T) {
+	inR, inW := pipe(t)
+	outR, outW := pipe(t)
+	errR, errW := pipe(t)
+	r, stdin, stdout, stderr := started(t, files{stdin: inR, stdout: outW, stderr: errW})
+
+	big := bytes.Repeat([]byte("0123456789abcdef"), 1<<18) // 4 MiB, far more than any buffer
+	go func() { inW.Write(big); inW.Close() }()            //nolint:errcheck // the reader tells
+	got, err := io.ReadAll(stdin)
+	if err != nil || sha256.Sum256(got) != sha256.Sum256(big) {
+		t.Fatalf("stdin: %d bytes of %d, %v", len(got), len(big), err)
+	}
+	go func() { stdout.Write(big); stdout.Close() }()            //nolint:errcheck // the reader tells
+	go func() { stderr.Write([]byte("oops")); stderr.Close() }() //nolint:errcheck // the reader tells
+	out, err := io.ReadAll(outR)
+	if err != nil || !bytes.Equal(out, big) {
+		t.Fatalf("stdout: %d bytes of %d, %v", len(out), len(big), err)
+	}
+	if e, err := io.ReadAll(errR); err != nil || string(e) != "oops" {
+		t.Fatalf("stderr: %q, %v", e, err)
+	}
+	within(t, "drained", r.drained)
+	within(t, "close", r.close)
+}
+
+func TestRelayTellsTheGuestThatNobodyReads(t *testing.T) {
+	outR, outW := pipe(t)
+	r, _, stdout, _ := started(t, files{stdout: outW})
+	outR.Close()
+	stdout.SetWriteDeadline(time.Now().Add(patience)) //nolint:errcheck // the write tells
+	var err error
+	for err == nil {
+		_, err = stdout.Write([]byte("is anybody there?\n"))
+	}
+	if !errors.Is(err, syscall.EPIPE) && !errors.Is(err, syscall.ECONNRESET) {
+		t.Errorf("write after the reader has gone: got %v, want a broken pipe", err)
+	}
+	within(t, "close", r.close)
+}
+
+func TestRelayDoesNotWaitForAnIdleStdin(t *testing.T) {
+	inR, _ := pipe(t)
+	outR, outW := pipe(t)
+	r, stdin, stdout, _ := started(t, files{stdin: inR, stdout: outW})
+	stdout.Write([]byte("bye")) //nolint:errcheck // the reader tells
+	stdout.Close()
+	within(t, "drained", r.drained)
+	if b, err := io.ReadAll(outR); err != nil || string(b) != "bye" {
+		t.Errorf("stdout: got %q, %v", b, err)
+	}
+	within(t, "close", r.close)
+	if _, err := stdin.Read(make([]byte, 1)); err == nil {
+		t.Error("stdin of the guest is still open")
+	}
+}
+
+func TestRelayDeliveredCountsBytes(t *testing.T) {
+	outR, outW := pipe(t)
+	r, _, stdout, _ := started(t, files{stdout: outW})
+	stdout.Write([]byte("before the end")) //nolint:errcheck // the reader tells
+	// A child keeps the stream open, but what the process wrote is delivered.
+	within(t, "delivered", func() { r.delivered(uint64(len("before the end")), 0) })
+	b := make([]byte, 64)
+	if n, err := outR.Read(b); err != nil || string(b[:n]) != "before the end" {
+		t.Errorf("got %q, %v", b[:n], err)
+	}
+	// A guest that claims more than it ever sends is not waited for once it closed.
+	stdout.Close()
+	within(t, "delivered of a lie", func() { r.delivered(1<<40, 1<<40) })
+	within(t, "close", r.close)
+}
+
+func TestRelayTerminal(t *testing.T) {
+	master, slave, err := tty.Open()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer master.Close()
+	r, conn, _, _ := started(t, files{tty: slave})
+	if _, err := master.Write([]byte("ls\r")); err != nil {
+		t.Fatal(err)
+	}
+	b := make([]byte, 16)
+	if n, err := conn.Read(b); err != nil || string(b[:n]) != "ls\r" {
+		t.Errorf("input: got %q, %v, want it unchanged", b[:n], err)
+	}
+	conn.Write([]byte("a\nb\x03")) //nolint:errcheck // the reader tells
+	got := make([]byte, 4)
+	if _, err := io.ReadFull(master, got); err != nil || string(got) != "a\nb\x03" {
+		t.Errorf("output: got %q, %v, want it unchanged", got, err)
+	}
+	master.Close()
+	conn.SetReadDeadline(time.Now().Add(patience)) //nolint:errcheck // the read tells
+	if _, err := conn.Read(b); !errors.Is(err, io.EOF) {
+		t.Errorf("after the hang-up: got %v, want EOF", err)
+	}
+	within(t, "close", r.close)
+}
+
+func TestDropNull(t *testing.T) {
+	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, w := pipe(t)
+	f := files{stdin: null, stdout: w}
+	f.dropNull()
+	if f.stdin != nil || f.stdout != w {
+		t.Errorf("got %+v, want the null device dropped and the pipe kept", f)
+	}
+}
