@@ -108,8 +108,14 @@ func checkDevices(l *specs.Linux) error {
 	return nil
 }
 
-// cpuList is the format of cpuset(7) "List format".
-var cpuList = regexp.MustCompile(`^\s*(\d{1,5}(-\d{1,5})?)?(\s*,\s*\d{1,5}(-\d{1,5})?)*\s*$`)
+// cpuList says whether s has the format of cpuset(7) "List format", or nothing.
+func cpuList(s string) bool {
+	if s == "" {
+		return true
+	}
+	list := regexp.MustCompile(`^\s*(\d{1,5}(-\d{1,5})?)?(\s*,\s*\d{1,5}(-\d{1,5})?)*\s*$`)
+	return list.MatchString(s)
+}
 
 // checkResources checks the limits; libvm/devfilter checks the device list.
 func checkResources(l *specs.Linux) error {
@@ -124,7 +130,7 @@ func checkResources(l *specs.Linux) error {
 	}
 	if c := r.CPU; c != nil {
 		for _, v := range []struct{ name, list string }{{"cpus", c.Cpus}, {"mems", c.Mems}} {
-			if !cpuList.MatchString(v.list) {
+			if !cpuList(v.list) {
 				return fmt.Errorf("linux.resources.cpu.%s: %q is not a list of numbers", v.name, v.list)
 			}
 		}

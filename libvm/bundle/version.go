@@ -13,8 +13,12 @@ import (
 // newest one it knows is specs.Version.
 const VersionMin = "1.0.0"
 
-// semver has the groups major, minor, patch and pre-release (SemVer v2.0.0).
-var semver = regexp.MustCompile(`^(0|[1-9]\d{0,8})\.(0|[1-9]\d{0,8})\.(0|[1-9]\d{0,8})(?:-([0-9A-Za-z-]+(?:\.[0-9A-Za-z-]+)*))?(?:\+[0-9A-Za-z.-]+)?$`)
+// semver matches SemVer v2.0.0, with the groups major, minor, patch and
+// pre-release. It is compiled where it is used: most commands never load a
+// bundle.
+func semver() *regexp.Regexp {
+	return regexp.MustCompile(`^(0|[1-9]\d{0,8})\.(0|[1-9]\d{0,8})\.(0|[1-9]\d{0,8})(?:-([0-9A-Za-z-]+(?:\.[0-9A-Za-z-]+)*))?(?:\+[0-9A-Za-z.-]+)?$`)
+}
 
 // checkVersion refuses what is not of major version 1 (runtime-spec v1.3
 // config.md "Specification version"), and warns where fields may be unknown.
@@ -23,7 +27,7 @@ func (b *Bundle) checkVersion() error {
 	if v == "" {
 		return errors.New("ociVersion must be specified")
 	}
-	m := semver.FindStringSubmatch(v)
+	m := semver().FindStringSubmatch(v)
 	if m == nil {
 		return fmt.Errorf("ociVersion %q is not a semantic version", v)
 	}
