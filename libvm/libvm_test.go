@@ -1,0 +1,602 @@
+package libvm
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"runv/libvm/libvmtest"
+	"runv/libvm/monitor"
+	"runv/libvm/state"
+)
+
+// The test program is also what the library starts from /proc/self/exe.
+func TestMain(m *testing.M) {
+	if len(os.Args) > 1 {
+		switch os.Args[1] {
+		case monitor.Command:
+			os.Exit(libvmtest.Monitor())
+		case ProxyCommand:
+			status, err := Proxy(os.Args[2:])
+			if err != nil {
+				status = 1
+			}
+			os.Exit(status)
+		}
+	}
+	os.Exit(m.Run())
+}
+
+// testRuntime has a root of its own, and nothing left in it at the end.
+func testRuntime(t *testing.T) *Runtime {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("monitors need new namespaces (try: sudo go test)")
+	}
+	kernel := filepath.Join(t.TempDir(), "vmlinux")
+	if err := os.WriteFile(kernel, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	// Orphans come to us, as to an engine's shim.
+	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
+		t.Fatal(err)
+	}
+	r := &Runtime{Root: filepath.Join(t.TempDir(), "root"), Log: slog.New(slog.DiscardHandler), Kernel: kernel}
+	t.Cleanup(func() {
+		ids, _ := state.List(r.Root)
+		for _, id := range ids {
+			t.Errorf("container %s was left", id)
+			if err := r.Delete(context.Background(), id, true); err != nil {
+				t.Error(err)
+			}
+		}
+	})
+	return r
+}
+
+func testContext(t *testing.T) context.Context {
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+// bundleOf makes a bundle that runs args.
+func bundleOf(t *testing.T, change func(*specs.Spec), args ...string) string {
+	t.Helper()
+	dir := t.TempDir()
+	if err := os.Mkdir(filepath.Join(dir, "rootfs"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	spec := specs.Spec{
+		Version: specs.Version,
+		Root:    &specs.Root{Path: "rootfs"},
+		Process: &specs.Process{Cwd: "/", Args: args, Env: []string{"PATH=" + os.Getenv("PATH")}},
+		Linux: &specs.Linux{Namespaces: []specs.LinuxNamespace{
+			{Type: specs.MountNamespace}, {Type: specs.PIDNamespace}, {Type: specs.IPCNamespace}, {Type: specs.UTSNamespace},
+			{Type: specs.NetworkNamespace},
+		}},
+	}
+	if change != nil {
+		change(&spec)
+	}
+	b, err := json.Marshal(spec)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "config.json"), b, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+func annotate(key, value string) func(*specs.Spec) {
+	return func(s *specs.Spec) { s.Annotations = map[string]string{key: value} }
+}
+
+// created makes a container that is deleted at the end of the test.
+func created(t *testing.T, r *Runtime, id string, args ...string) {
+	t.Helper()
+	if err := r.Create(testContext(t), CreateOptions{ID: id, Bundle: bundleOf(t, nil, args...)}); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := r.Delete(context.Background(), id, true); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+func started(t *testing.T, r *Runtime, id string, args ...string) {
+	t.Helper()
+	created(t, r, id, args...)
+	if err := r.StartContainer(testContext(t), id); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func status(t *testing.T, r *Runtime, id string) state.Status {
+	t.Helper()
+	s, err := r.State(id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s.Status
+}
+
+// eventually waits until ok, or fails.
+func eventually(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	for end := time.Now().Add(20 * time.Second); !ok(); {
+		if time.Now().After(end) {
+			t.Fatalf("not in time: %s", what)
+		}
+		time.Sleep(2 * time.Millisecond)
+	}
+}
+
+func TestLifecycle(t *testing.T) {
+	r, ctx := testRuntime(t), testContext(t)
+	pidFile := filepath.Join(t.TempDir(), "pid")
+	b := bundleOf(t, nil, "sleep", "1000")
+	if err := r.Create(ctx, CreateOptions{ID: "c", Bundle: b, PidFile: pidFile}); err != nil {
+		t.Fatal(err)
+	}
+	s, err := r.State("c")
+	if err != nil {
+		t.Fatal(err)
+	}
+	pid, err := os.ReadFile(pidFile)
+	if err != nil || string(pid) != strconv.Itoa(s.PID) || s.Status != state.Created || s.Bundle != b {
+		t.Errorf("got pid file %q (%v), state %+v", pid, err, s)
+	}
+	if err := r.Create(ctx, CreateOptions{ID: "c", Bundle: b}); !errors.Is(err, state.ErrExists) {
+		t.Errorf("second create: %v", err)
+	}
+	if err := r.StartContainer(ctx, "c"); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.StartContainer(ctx, "c"); !errors.Is(err, state.ErrRunning) {
+		t.Errorf("second start: %v", err)
+	}
+	if err := r.Delete(ctx, "c", false); err == nil || err.Error() != "cannot delete container c that is not stopped: running" {
+		t.Errorf("delete of a running one: %v", err)
+	}
+	if err := r.Kill(ctx, "c", 99, false); !errors.Is(err, unix.EINVAL) {
+		t.Errorf("signal 99: %v", err)
+	}
+	if err := r.Kill(ctx, "c", 15, false); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "stopped", func() bool { return status(t, r, "c") == state.Stopped })
+	for _, tt := range []struct {
+		name      string
+		got, want error
+	}{
+		{"start", r.StartContainer(ctx, "c"), state.ErrStopped},
+		{"kill", r.Kill(ctx, "c", 15, false), state.ErrNotRunning},
+		{"kill --all", r.Kill(ctx, "c", 9, true), nil},
+		{"delete", r.Delete(ctx, "c", false), nil},
+		{"second delete", r.Delete(ctx, "c", false), state.ErrNotExist},
+		{"delete --force", r.Delete(ctx, "c", true), nil},
+		{"kill of none", r.Kill(ctx, "c", 15, true), state.ErrNotExist},
+	} {
+		if !errors.Is(tt.got, tt.want) {
+			t.Errorf("%s: got %v, want %v", tt.name, tt.got, tt.want)
+		}
+	}
+	_, err = r.Exec(ctx, ExecOptions{ID: "c"})
+	if !errors.Is(err, state.ErrNotExist) {
+		t.Errorf("exec: %v", err)
+	}
+}
+
+func TestDeleteCreated(t *testing.T) {
+	r, ctx := testRuntime(t), testContext(t)
+	created(t, r, "c", "sleep", "1000")
+	if err := r.Delete(ctx, "c", false); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// The state after kill -9 of the monitor is "stopped", and delete cleans up.
+func TestMonitorKilled(t *testing.T) {
+	r, ctx := testRuntime(t), testContext(t)
+	started(t, r, "c", "sleep", "1000")
+	s, err := r.State("c")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Kill(s.PID, unix.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "stopped", func() bool { return status(t, r, "c") == state.Stopped })
+	if err := r.Kill(ctx, "c", 9, false); !errors.Is(err, state.ErrNotRunning) {
+		t.Errorf("kill: %v", err)
+	}
+	if err := r.Delete(ctx, "c", false); err != nil {
+		t.Error(err)
+	}
+}
+
+// A guest that does not answer is killed with its monitor.
+func TestDeafGuest(t *testing.T) {
+	r, ctx := testRuntime(t), testContext(t)
+	for _, end := range []struct {
+		name string
+		do   func() error
+	}{
+		{"kill", func() error { return r.Kill(ctx, "kill", 9, false) }},
+		{"delete", func() error { return r.Delete(ctx, "delete", true) }},
+	} {
+		b := bundleOf(t, annotate(libvmtest.Deaf, "yes"), "sleep", "1000")
+		if _, err := r.Run(ctx, RunOptions{CreateOptions: CreateOptions{ID: end.name, Bundle: b}, Detach: true}); err != nil {
+			t.Fatal(err)
+		}
+		if err := end.do(); err != nil {
+			t.Errorf("%s: %v", end.name, err)
+		}
+	}
+	eventually(t, "stopped", func() bool { return status(t, r, "kill") == state.Stopped })
+	if err := r.Delete(ctx, "kill", false); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestCreateFailures(t *testing.T) {
+	r, ctx := testRuntime(t), testContext(t)
+	good := bundleOf(t, nil, "true")
+	terminal := bundleOf(t, func(s *specs.Spec) { s.Process.Terminal = true }, "true")
+	tests := []struct {
+		name string
+		o    CreateOptions
+		want string
+	}{
+		{"monitor", CreateOptions{Bundle: bundleOf(t, annotate(libvmtest.Fail, "no luck"), "true")}, "no luck"},
+		{"executable", CreateOptions{Bundle: bundleOf(t, nil, "nosuch")}, `exec: "nosuch": executable file not found in $PATH`},
+		{"pid file", CreateOptions{Bundle: good, PidFile: "/nonexistent/pid"}, "no such file or directory"},
+		{"no console socket", CreateOptions{Bundle: terminal}, "cannot allocate tty if runv will detach without setting console socket"},
+		{"console socket", CreateOptions{Bundle: good, ConsoleSocket: "/s"}, "cannot use console socket if runv will not detach or allocate tty"},
+		{"dead console socket", CreateOptions{Bundle: terminal, ConsoleSocket: "/nonexistent/s"}, "no such file or directory"},
+		{"preserve-fds", CreateOptions{Bundle: good, PreserveFDs: 1}, "--preserve-fds"},
+		{"no bundle", CreateOptions{Bundle: "/nonexistent"}, "no such file or directory"},
+		{"id", CreateOptions{ID: "../x", Bundle: good}, "invalid container ID format"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			if tt.o.ID == "" {
+				tt.o.ID = "c"
+			}
+			err := r.Create(ctx, tt.o)
+			if err == nil || !strings.Contains(err.Error(), tt.want) || strings.Contains(err.Error(), "\n") {
+				t.Errorf("got %v, want %s in one line", err, tt.want)
+			}
+			if ids, _ := state.List(r.Root); len(ids) != 0 {
+				t.Errorf("left: %q", ids)
+			}
+		})
+	}
+}
+
+func TestNoKernel(t *testing.T) {
+	r, ctx := testRuntime(t), testContext(t)
+	r.Kernel = "/nonexistent/vmlinux"
+	err := r.Create(ctx, CreateOptions{ID: "c", Bundle: bundleOf(t, nil, "true")})
+	if err == nil || !strings.Contains(err.Error(), "/nonexistent/vmlinux") {
+		t.Errorf("got %v", err)
+	}
+}
+
+// Signals end a create that hangs, and nothing is left, not even the monitor.
+func TestCreateInterrupted(t *testing.T) {
+	r, ctx := testRuntime(t), testContext(t)
+	for _, sig := range []unix.Signal{unix.SIGINT, unix.SIGTERM, unix.SIGHUP} {
+		hung := filepath.Join(t.TempDir(), "hung")
+		done := make(chan error, 1)
+		b := bundleOf(t, annotate(libvmtest.Hang, hung), "true")
+		go func() { done <- r.Create(ctx, CreateOptions{ID: "c", Bundle: b}) }()
+		eventually(t, "the monitor hangs", func() bool { _, err := os.Stat(hung); return err == nil })
+		if s := status(t, r, "c"); s != state.Creating {
+			t.Errorf("got %q", s)
+		}
+		if err := r.Delete(ctx, "c", false); err == nil {
+			t.Error("delete of one that is being created: no error")
+		}
+		if err := unix.Kill(os.Getpid(), sig); err != nil {
+			t.Fatal(err)
+		}
+		var i *Interrupted
+		if err := <-done; !errors.As(err, &i) || i.Signal != sig {
+			t.Errorf("%v: got %v", sig, err)
+		}
+		if ids, _ := state.List(r.Root); len(ids) != 0 {
+			t.Errorf("%v: left %q", sig, ids)
+		}
+	}
+}
+
+// What a create left that was killed with SIGKILL at its worst moments.
+func TestHalfWritten(t *testing.T) {
+	r, ctx := testRuntime(t), testContext(t)
+	mkdir := func(id, content string) {
+		if err := os.MkdirAll(filepath.Join(r.Root, id), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if content != "" {
+			if err := os.WriteFile(filepath.Join(r.Root, id, "state.json"), []byte(content), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	mkdir("empty", "")
+	mkdir("empty2", "")
+	mkdir("broken", "{")
+	mkdir("dead", `{"id":"dead","status":"creating","pid":4194303}`)
+	_, broken, err := r.List()
+	if err != nil || len(broken) != 3 {
+		t.Errorf("list: got %v, %v", broken, err)
+	}
+	if err := r.Delete(ctx, "empty", false); !errors.Is(err, state.ErrNotExist) {
+		t.Errorf("empty: %v", err)
+	}
+	if err := r.Delete(ctx, "empty2", true); err != nil {
+		t.Errorf("empty2: %v", err)
+	}
+	if err := r.Delete(ctx, "broken", false); err == nil {
+		t.Error("broken: no error")
+	}
+	if err := r.Delete(ctx, "broken", true); err != nil {
+		t.Errorf("broken: %v", err)
+	}
+	if err := r.Delete(ctx, "dead", false); err != nil {
+		t.Errorf("dead: %v", err)
+	}
+}
+
+// With its state file lost, a running monitor is found by its socket.
+func TestDeleteWithoutStateFile(t *testing.T) {
+	r, ctx := testRuntime(t), testContext(t)
+	started(t, r, "c", "sleep", "1000")
+	s, err := r.State("c")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(r.Root, "c", "state.json"), []byte("{"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.Delete(ctx, "c", true); err != nil {
+		t.Fatal(err)
+	}
+	if state.Alive(s.PID, s.StartTime) {
+		t.Error("the monitor lives")
+	}
+}
+
+func TestConcurrentDeletes(t *testing.T) {
+	r, ctx := testRuntime(t), testContext(t)
+	started(t, r, "c", "sleep", "1000")
+	var wg sync.WaitGroup
+	for range 8 {
+		wg.Go(func() {
+			if err := r.Delete(ctx, "c", true); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+}
+
+func TestRunForeground(t *testing.T) {
+	r, ctx := testRuntime(t), testContext(t)
+	for script, want := range map[string]int{"exit 7": 7, "kill -9 $$": 137, "true": 0} {
+		for _, keep := range []bool{false, true} {
+			o := RunOptions{CreateOptions: CreateOptions{ID: "c", Bundle: bundleOf(t, nil, "sh", "-c", script)}, Keep: keep}
+			got, err := r.Run(ctx, o)
+			if err != nil || got != want {
+				t.Errorf("%s: got %d, %v, want %d", script, got, err, want)
+			}
+			if keep {
+				if s := status(t, r, "c"); s != state.Stopped {
+					t.Errorf("kept: got %q", s)
+				}
+				if err := r.Delete(ctx, "c", false); err != nil {
+					t.Error(err)
+				}
+			}
+		}
+	}
+}
+
+// Signals to run are the workload's.
+func TestRunForwardsSignals(t *testing.T) {
+	r, ctx := testRuntime(t), testContext(t)
+	ready := filepath.Join(t.TempDir(), "ready")
+	b := bundleOf(t, nil, "sh", "-c", `trap "exit 42" TERM; touch `+ready+`; while :; do sleep 0.01; done`)
+	type result struct {
+		status int
+		err    error
+	}
+	done := make(chan result, 1)
+	go func() {
+		status, err := r.Run(ctx, RunOptions{CreateOptions: CreateOptions{ID: "c", Bundle: b}})
+		done <- result{status, err}
+	}()
+	eventually(t, "the workload is ready", func() bool { _, err := os.Stat(ready); return err == nil })
+	for _, sig := range []unix.Signal{unix.SIGURG, unix.SIGPIPE, unix.SIGWINCH, unix.SIGTERM} {
+		if err := unix.Kill(os.Getpid(), sig); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := <-done; got.err != nil || got.status != 42 {
+		t.Errorf("got %+v", got)
+	}
+}
+
+// stdio replaces the standard streams for a call.
+func stdio(t *testing.T, in string, call func()) (out string) {
+	t.Helper()
+	inR, inW, _ := os.Pipe()
+	outR, outW, _ := os.Pipe()
+	saved := []*os.File{os.Stdin, os.Stdout}
+	dup0, _ := unix.FcntlInt(0, unix.F_DUPFD_CLOEXEC, 3)
+	dup1, _ := unix.FcntlInt(1, unix.F_DUPFD_CLOEXEC, 3)
+	os.Stdin, os.Stdout = inR, outW
+	defer func() {
+		os.Stdin, os.Stdout = saved[0], saved[1]
+		_ = unix.Dup3(dup0, 0, 0) // exec replaces them by /dev/null
+		_ = unix.Dup3(dup1, 1, 0)
+		_, _ = unix.Close(dup0), unix.Close(dup1)
+	}()
+	if _, err := inW.WriteString(in); err != nil {
+		t.Fatal(err)
+	}
+	_ = inW.Close()
+	var b bytes.Buffer
+	read := make(chan error, 1)
+	go func() {
+		_, err := io.Copy(&b, outR)
+		read <- err
+	}()
+	call()
+	_, _ = inR.Close(), outW.Close()
+	if err := <-read; err != nil {
+		t.Error(err)
+	}
+	return b.String()
+}
+
+func TestExecForeground(t *testing.T) {
+	r, ctx := testRuntime(t), testContext(t)
+	started(t, r, "c", "sleep", "1000")
+	pidFile := filepath.Join(t.TempDir(), "pid")
+	out := stdio(t, "hello", func() {
+		o := ExecOptions{ID: "c", PidFile: pidFile}
+		o.Process.Args = []string{"sh", "-c", "cat; echo $X; exit 5"}
+		o.Process.Env = []string{"X=a,b"}
+		status, err := r.Exec(ctx, o)
+		if err != nil || status != 5 {
+			t.Errorf("got %d, %v", status, err)
+		}
+	})
+	if out != "helloa,b\n" {
+		t.Errorf("got %q", out)
+	}
+	if b, err := os.ReadFile(pidFile); err != nil || string(b) != strconv.Itoa(os.Getpid()) {
+		t.Errorf("pid file: got %q, %v", b, err)
+	}
+	o := ExecOptions{ID: "c"}
+	o.Process.Args = []string{"nosuch"}
+	if _, err := r.Exec(ctx, o); err == nil || !strings.Contains(err.Error(), `exec: "nosuch": executable file not found in $PATH`) {
+		t.Errorf("got %v", err)
+	}
+}
+
+// reap waits for an orphan that came to us, as the shim of an engine does.
+func reap(t *testing.T, pid int) unix.WaitStatus {
+	t.Helper()
+	var ws unix.WaitStatus
+	eventually(t, "end of "+strconv.Itoa(pid), func() bool {
+		got, err := unix.Wait4(pid, &ws, unix.WNOHANG, nil)
+		if err != nil && err != unix.EINTR {
+			t.Fatal(err)
+		}
+		return got == pid
+	})
+	return ws
+}
+
+func execDetachedPid(t *testing.T, r *Runtime, args ...string) int {
+	t.Helper()
+	pidFile := filepath.Join(t.TempDir(), "pid")
+	o := ExecOptions{ID: "c", Detach: true, PidFile: pidFile}
+	o.Process.Args = args
+	if status, err := r.Exec(testContext(t), o); err != nil || status != 0 {
+		t.Fatalf("got %d, %v", status, err)
+	}
+	b, err := os.ReadFile(pidFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pid, err := strconv.Atoi(string(b))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return pid
+}
+
+func TestExecDetached(t *testing.T) {
+	r := testRuntime(t)
+	started(t, r, "c", "sleep", "1000")
+	pid := execDetachedPid(t, r, "sh", "-c", "exit 9")
+	if ws := reap(t, pid); ws.ExitStatus() != 9 {
+		t.Errorf("got %v", ws)
+	}
+
+	// The stand-in passes signals on, and keeps no file of the caller.
+	pid = execDetachedPid(t, r, "sleep", "1000")
+	files, err := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", pid))
+	if err != nil || len(files) < 4 {
+		t.Fatalf("got %q, %v", files, err)
+	}
+	for _, f := range files[:3] {
+		if target, err := os.Readlink(f); err != nil || target != "/dev/null" {
+			t.Errorf("%s is %s (%v)", f, target, err)
+		}
+	}
+	if err := unix.Kill(pid, unix.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	if ws := reap(t, pid); ws.ExitStatus() != 143 {
+		t.Errorf("got %v", ws)
+	}
+
+	// Its death is that of the process.
+	dead := filepath.Join(t.TempDir(), "alive")
+	pid = execDetachedPid(t, r, "sh", "-c", "while :; do touch "+dead+"; sleep 0.01; done")
+	if err := unix.Kill(pid, unix.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	reap(t, pid)
+	eventually(t, "the process is gone", func() bool {
+		_ = os.Remove(dead)
+		time.Sleep(100 * time.Millisecond) // ten times the process's own period
+		_, err := os.Stat(dead)
+		return err != nil
+	})
+
+	// The container's end is its end.
+	pid = execDetachedPid(t, r, "sleep", "1000")
+	if err := r.Delete(testContext(t), "c", true); err != nil {
+		t.Fatal(err)
+	}
+	if ws := reap(t, pid); ws.ExitStatus() != 137 {
+		t.Errorf("got %v", ws)
+	}
+}
+
+func TestExecTerminalRules(t *testing.T) {
+	r, ctx := testRuntime(t), testContext(t)
+	started(t, r, "c", "sleep", "1000")
+	o := ExecOptions{ID: "c", Detach: true}
+	o.Process.Args, o.Process.TTY = []string{"true"}, true
+	if _, err := r.Exec(ctx, o); !errors.Is(err, errNoConsoleSocket) {
+		t.Errorf("got %v", err)
+	}
+	o.Process.TTY, o.ConsoleSocket = false, "/s"
+	if _, err := r.Exec(ctx, o); !errors.Is(err, errBadConsoleSocket) {
+		t.Errorf("got %v", err)
+	}
+}
