@@ -20,6 +20,9 @@ import (
 // Write are *net.OpError; errors.Is finds in them syscall.EPIPE (the guest, or
 // CloseWrite, ended this direction), syscall.ECONNRESET (reset by the guest, or
 // the guest itself was reset), os.ErrDeadlineExceeded or net.ErrClosed.
+//
+// A stream that the guest has closed holds what it sent until that is read, or
+// the Conn is closed; the device counts it no more.
 type Conn struct {
 	dev *Device
 	key key
@@ -62,10 +65,11 @@ var (
 	_ io.WriterTo = (*Conn)(nil)
 )
 
-// newConn makes a connection and enters it in the table.
-func (d *Device) newConn(k key, s state) *Conn {
+// newConn makes a connection, behind as many in a backlog, and enters it in the
+// table.
+func (d *Device) newConn(k key, s state, backlog int) *Conn {
 	c := &Conn{dev: d, key: k, state: s, opened: s == stateOpen, bufAlloc: smallBuf}
-	if len(d.conns) < largeConns {
+	if len(d.conns) < largeConns && backlog < largeBacklog {
 		c.bufAlloc = largeBuf
 	}
 	c.rd.L, c.wr.L = &d.mu, &d.mu
@@ -161,20 +165,26 @@ func (c *Conn) waitData() error {
 	}
 }
 
-// consumed tells the guest of the room that reading made, once that is a quarter
-// of the buffer: the guest then still has credit while it hears of more, and
-// never waits on a reader who has read.
+// consumed goes on after a reader has taken something out.
 func (c *Conn) consumed() {
 	if c.in.len() > 0 {
 		c.rd.Signal() // for the next reader
 	}
-	if c.state != stateOpen || c.peerShut&VIRTIO_VSOCK_SHUTDOWN_F_SEND != 0 ||
-		c.in.r-c.advertised < c.bufAlloc/4 {
-		return
+	if c.giveCredit() {
+		c.dev.schedule(c)
+		c.dev.flush()
+	}
+}
+
+// giveCredit tells the guest of the room that reading made, once that is a
+// quarter of the buffer: the guest then still has credit while it hears of more,
+// and never waits for a reader who has read.
+func (c *Conn) giveCredit() bool {
+	if c.state != stateOpen || c.peerShut&VIRTIO_VSOCK_SHUTDOWN_F_SEND != 0 || c.in.r-c.advertised < c.bufAlloc/4 {
+		return false
 	}
 	c.pend |= pendCreditUpdate
-	c.dev.schedule(c)
-	c.dev.flush()
+	return true
 }
 
 // Write sends p to the guest, and blocks while the guest has no room.

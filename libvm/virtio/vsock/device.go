@@ -31,9 +31,12 @@ const (
 	// The receive buffer of a connection, in bytes: a guest that sends on
 	// connections which nobody reads pins it. The first connections get the
 	// large one, the many the small one: 64 * 256 KiB + 4032 * 16 KiB = 79 MiB.
-	largeBuf   = 256 << 10
-	smallBuf   = 16 << 10
-	largeConns = 64
+	// So do those behind the first in a backlog, where the guest can leave data
+	// of streams that it has closed: 16 * 256 KiB + 240 * 16 KiB = 8 MiB.
+	largeBuf     = 256 << 10
+	smallBuf     = 16 << 10
+	largeConns   = 64
+	largeBacklog = 16
 
 	// maxBacklog bounds the connections of one listener that were not accepted
 	// yet; the next is refused.

@@ -100,11 +100,21 @@ func TestHostEndsReceive(t *testing.T) {
 	if err := c.CloseRead(); err != nil {
 		t.Fatal(err)
 	}
-	g.wantShutdown(k, shutRecv)
-	wantReadErr(t, c, io.EOF)
-	for range 10 { // well within what a guest can have under way
-		g.send(k, VIRTIO_VSOCK_OP_RW, nil, make([]byte, 50<<10))
+	h, _ := g.expect(k, VIRTIO_VSOCK_OP_SHUTDOWN)
+	if h.flags != shutRecv || h.bufAlloc < 2*largeBuf {
+		t.Errorf("got flags %#x, buf_alloc %d, want %#x and credit", h.flags, h.bufAlloc, shutRecv)
 	}
+	wantReadErr(t, c, io.EOF)
+	const step, steps = 50 << 10, 10
+	acknowledged := uint32(0)
+	for range steps { // what a guest can have under way, and more
+		g.send(k, VIRTIO_VSOCK_OP_RW, nil, make([]byte, step))
+	}
+	for acknowledged < step*steps-largeBuf/4 { // so that its writers are not left waiting
+		h, _ := g.expect(k, VIRTIO_VSOCK_OP_CREDIT_UPDATE)
+		acknowledged = h.fwdCnt
+	}
+	g.sync()
 	g.wantWrite(c, k, "still open")
 	if err := c.CloseWrite(); err != nil {
 		t.Fatal(err)

@@ -116,7 +116,7 @@ func (d *Device) dial(ctx context.Context, port uint32) (*Conn, error) {
 	if !d.room() {
 		return nil, fmt.Errorf("%d connections: %w", maxConns, syscall.EMFILE)
 	}
-	c := d.newConn(d.freeKey(port), stateDialing)
+	c := d.newConn(d.freeKey(port), stateDialing, 0)
 	c.pend = pendRequest
 	d.schedule(c)
 	d.flush()

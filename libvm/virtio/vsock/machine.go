@@ -1,6 +1,7 @@
 package vsock
 
 import (
+	"math"
 	"syscall"
 	"time"
 )
@@ -43,6 +44,13 @@ import (
 // turn answers when its reader has drained, which may be never: after
 // closeTimeout we send a RST and forget the connection. Both may close at once:
 // each answers the other's SHUTDOWN.
+//
+// A writer in the guest that polls (every Go program) is not woken by F_RECEIVE:
+// Linux reports its socket as writable only when there is credit, and EPIPE only
+// to who then writes. So one that may receive nothing more is given credit all
+// the same: buf_alloc doubles with the SHUTDOWN (Linux up to 6.18 believes it,
+// later ones take their own buffer's size at most), and what was under way is
+// acknowledged as if it had been read. A RST carries credit for the same reason.
 //
 // A RST at any other time is an abort: what was received can be read, then
 // ECONNRESET. A RST is never answered. All other packets without a connection
@@ -114,7 +122,7 @@ func (d *Device) accept(k key, h header) {
 			i--
 		}
 	}
-	c := d.newConn(k, stateOpen)
+	c := d.newConn(k, stateOpen, len(l.backlog))
 	c.credit = peer
 	c.pend = pendResponse
 	d.schedule(c)
@@ -164,6 +172,7 @@ func (d *Device) receiveData(c *Conn, h header, data [][]byte) {
 	}
 	if c.shut&VIRTIO_VSOCK_SHUTDOWN_F_RECEIVE != 0 {
 		c.in.pass(int(h.len))
+		c.giveCredit()
 		return
 	}
 	c.in.write(data, int(h.len))
@@ -193,22 +202,19 @@ func (d *Device) peerReset(c *Conn) {
 }
 
 // answer sends the RST that a guest waits for which has ended both directions.
-func (d *Device) answer(c *Conn) {
-	d.forget(c, nil)
-	d.sendReset(reset{cid: hostCID, key: c.key, typ: VIRTIO_VSOCK_TYPE_STREAM})
-}
+func (d *Device) answer(c *Conn) { d.abort(c, nil) }
 
 // abort sends a RST in the middle of whatever c was about. Its user gets err.
 func (d *Device) abort(c *Conn, err error) {
 	d.forget(c, err)
-	d.sendReset(reset{cid: hostCID, key: c.key, typ: VIRTIO_VSOCK_TYPE_STREAM})
+	d.sendReset(reset{cid: hostCID, key: c.key, typ: VIRTIO_VSOCK_TYPE_STREAM, bufAlloc: 2 * c.bufAlloc, fwdCnt: c.in.w})
 }
 
 // refuse answers a packet that belongs to nothing with RST from the address it
 // went to. A seqpacket socket of Linux only listens to its own type.
 func (d *Device) refuse(h header) {
 	if h.op != VIRTIO_VSOCK_OP_RST {
-		d.sendReset(reset{cid: h.dstCID, key: key{host: h.dstPort, guest: h.srcPort}, typ: h.typ})
+		d.sendReset(reset{cid: h.dstCID, key: key{host: h.dstPort, guest: h.srcPort}, typ: h.typ, bufAlloc: math.MaxUint32})
 	}
 }
 

@@ -37,7 +37,7 @@ func TestLinux(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	bootLinux(t, qemu, kernel, d)
+	bootLinux(t, qemu, kernel, d, l)
 	hello := accept(t, l)
 	took, err := io.ReadAll(hello)
 	if err != nil {
@@ -51,13 +51,15 @@ func TestLinux(t *testing.T) {
 	t.Run("half close", m.testHalfClose)
 	t.Run("broken pipe", m.testBrokenPipe)
 	t.Run("bulk", m.testBulk)
+	t.Run("close", m.testClose)
 	t.Run("close with data unread", m.testUnread)
 	t.Run("many from the guest", m.testManyFromGuest)
 	t.Run("many from the host", m.testManyFromHost)
 }
 
-// bootLinux runs QEMU until the end of the test.
-func bootLinux(t *testing.T, qemu, kernel string, d *vsock.Device) {
+// bootLinux runs QEMU until the end of the test. When QEMU ends by itself it
+// closes l, so that nobody waits for the guest.
+func bootLinux(t *testing.T, qemu, kernel string, d *vsock.Device, l net.Listener) {
 	t.Helper()
 	conn, frontend, err := vhostuser.Pair()
 	if err != nil {
@@ -75,7 +77,10 @@ func bootLinux(t *testing.T, qemu, kernel string, d *vsock.Device) {
 	cmd.Stdout, cmd.Stderr = &out, &out
 	cmd.ExtraFiles = []*os.File{frontend}
 	served := make(chan error, 1)
-	go func() { served <- vhostuser.Serve(ctx, conn, d) }()
+	go func() {
+		served <- vhostuser.Serve(ctx, conn, d)
+		l.Close()
+	}()
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -196,6 +201,22 @@ func (m *machine) testDial(t *testing.T) {
 	slices.Sort(dials)
 	slices.Sort(trips)
 	t.Logf("median dial from the host %v, round trip %v", dials[10], trips[10])
+
+	l, port := m.listen(t)
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			c.Close()
+		}
+	}()
+	var took int // the guest's clock is coarse: take the mean of many
+	if _, err := fmt.Fscan(m.command(t, 't', 500<<32|uint64(port)), &took); err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("mean dial and close in the guest %d µs", took)
 }
 
 func (m *machine) testRefused(t *testing.T) {
@@ -250,10 +271,11 @@ func (m *machine) testHalfClose(t *testing.T) {
 
 // testBrokenPipe: a writer in the guest gets EPIPE once nobody reads.
 func (m *machine) testBrokenPipe(t *testing.T) {
-	for name, end := range map[string]func(*vsock.Conn) error{
-		"CloseRead": (*vsock.Conn).CloseRead,
-		"Close":     (*vsock.Conn).Close,
-	} {
+	for i := range 20 {
+		name, end := "CloseRead", (*vsock.Conn).CloseRead
+		if i%2 == 0 {
+			name, end = "Close", (*vsock.Conn).Close
+		}
 		l, port := m.listen(t)
 		c := m.command(t, 'p', uint64(port))
 		if _, err := io.ReadFull(c, make([]byte, 1<<20)); err != nil {
@@ -314,6 +336,20 @@ func (w *counter) Write(p []byte) (int, error) {
 	}
 	w.n += len(p)
 	return len(p), nil
+}
+
+// testClose: the guest's close is answered at once, though nobody has read.
+func (m *machine) testClose(t *testing.T) {
+	l, port := m.listen(t)
+	c := m.command(t, 'l', 100_000<<32|uint64(port))
+	var took, errno int
+	if _, err := fmt.Fscan(accept(t, l), &took, &errno); err != nil || errno != 0 || took > 1_000_000 {
+		t.Errorf("close took %d µs, errno %d, %v, want less than a second", took, errno, err)
+	}
+	t.Logf("close with linger took %d µs", took)
+	if got := len(readAll(t, c)); got != 100_000 {
+		t.Errorf("got %d bytes, want 100000", got)
+	}
 }
 
 // testUnread: the guest has closed, and we read the tail only then.

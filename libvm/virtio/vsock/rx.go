@@ -20,9 +20,11 @@ const (
 
 // reset is a RST packet that belongs to no connection, or to none any more.
 type reset struct {
-	cid uint64 // source context id, not always ours: see Device.refuse
-	key key
-	typ uint16
+	cid      uint64 // source context id, not always ours: see Device.refuse
+	key      key
+	typ      uint16
+	bufAlloc uint32 // bytes
+	fwdCnt   uint32 // bytes
 }
 
 // fifo is a queue of connections, each in it at most once. One that is gone is
@@ -146,7 +148,8 @@ func (d *Device) skipIdle() bool {
 }
 
 func (r *reset) header() header {
-	return header{srcCID: r.cid, srcPort: r.key.host, dstPort: r.key.guest, typ: r.typ, op: VIRTIO_VSOCK_OP_RST}
+	return header{srcCID: r.cid, srcPort: r.key.host, dstPort: r.key.guest, typ: r.typ, op: VIRTIO_VSOCK_OP_RST,
+		bufAlloc: r.bufAlloc, fwdCnt: r.fwdCnt}
 }
 
 // wants reports whether c has something that it may send.
@@ -168,6 +171,9 @@ func (c *Conn) sendable() int {
 func (c *Conn) packet(room int) (h header, data []byte) {
 	h = header{srcCID: hostCID, srcPort: c.key.host, dstPort: c.key.guest, typ: VIRTIO_VSOCK_TYPE_STREAM,
 		bufAlloc: c.bufAlloc, fwdCnt: c.in.r}
+	if c.shut&VIRTIO_VSOCK_SHUTDOWN_F_RECEIVE != 0 {
+		h.bufAlloc *= 2 // wakes the guest's writers
+	}
 	var sent pending
 	switch {
 	case c.pend&pendRequest != 0:

@@ -87,6 +87,8 @@ func command(c *vsock.Conn) error {
 			return err
 		}
 		return give(c, int(n))
+	case 'l': // give n bytes, wait in close for the host's answer, and say how long
+		return linger(c, int(n>>32), uint32(n))
 	case 'p': // give until it fails, and say on which error
 		for {
 			if _, err := c.Write(make([]byte, 64<<10)); err != nil {
@@ -95,6 +97,17 @@ func command(c *vsock.Conn) error {
 		}
 	case 'd': // dial the low half of n, a port, as often at once as the high half says
 		return dialMany(c, int(n>>32), uint32(n))
+	case 't': // the same one after the other, and say how long one took
+		start := time.Now()
+		for range n >> 32 {
+			s, err := vsock.Dial(vsock.Host, uint32(n), nil)
+			if err != nil {
+				return err
+			}
+			s.Close()
+		}
+		_, err := fmt.Fprint(c, time.Since(start).Microseconds()/int64(n>>32))
+		return err
 	}
 	return fmt.Errorf("unknown command %q", b[0])
 }
@@ -112,6 +125,28 @@ func give(c net.Conn, n int) error {
 		n -= k
 	}
 	return nil
+}
+
+// linger gives n bytes, and dials port to say how many microseconds close took,
+// which waits until the host has answered it, 5 s at most.
+func linger(c *vsock.Conn, n int, port uint32) error {
+	if err := give(c, n); err != nil {
+		return err
+	}
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return err
+	}
+	if cerr := raw.Control(func(fd uintptr) {
+		err = syscall.SetsockoptLinger(int(fd), syscall.SOL_SOCKET, syscall.SO_LINGER, &syscall.Linger{Onoff: 1, Linger: 5})
+	}); cerr != nil || err != nil {
+		return errors.Join(cerr, err)
+	}
+	start := time.Now()
+	if err := c.Close(); err != nil {
+		return err
+	}
+	return report(port, fmt.Sprint(time.Since(start).Microseconds()), nil)
 }
 
 // report dials port of the host to say what happened.
