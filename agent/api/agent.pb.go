@@ -65,6 +65,7 @@ type ConfigureRequest struct {
 	UnixNanos     int64                  `protobuf:"varint,1,opt,name=unix_nanos,json=unixNanos,proto3" json:"unix_nanos,omitempty"`    // wall clock of the host, ns since 1970
 	Entropy       []byte                 `protobuf:"bytes,2,opt,name=entropy,proto3" json:"entropy,omitempty"`                          // mixed into the guest's random pool
 	StreamPort    uint32                 `protobuf:"varint,3,opt,name=stream_port,json=streamPort,proto3" json:"stream_port,omitempty"` // host vsock port on which streams are accepted
+	Hostname      string                 `protobuf:"bytes,4,opt,name=hostname,proto3" json:"hostname,omitempty"`                        // of the guest: what a container sees that has none of its own; empty: as it is
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -118,6 +119,13 @@ func (x *ConfigureRequest) GetStreamPort() uint32 {
 		return x.StreamPort
 	}
 	return 0
+}
+
+func (x *ConfigureRequest) GetHostname() string {
+	if x != nil {
+		return x.Hostname
+	}
+	return ""
 }
 
 type ConfigureResponse struct {
@@ -1227,13 +1235,14 @@ var File_agent_api_agent_proto protoreflect.FileDescriptor
 const file_agent_api_agent_proto_rawDesc = "" +
 	"\n" +
 	"\x15agent/api/agent.proto\x12\rrunv.agent.v1\"\a\n" +
-	"\x05Empty\"l\n" +
+	"\x05Empty\"\x88\x01\n" +
 	"\x10ConfigureRequest\x12\x1d\n" +
 	"\n" +
 	"unix_nanos\x18\x01 \x01(\x03R\tunixNanos\x12\x18\n" +
 	"\aentropy\x18\x02 \x01(\fR\aentropy\x12\x1f\n" +
 	"\vstream_port\x18\x03 \x01(\rR\n" +
-	"streamPort\"\x9a\x01\n" +
+	"streamPort\x12\x1a\n" +
+	"\bhostname\x18\x04 \x01(\tR\bhostname\"\x9a\x01\n" +
 	"\x11ConfigureResponse\x12%\n" +
 	"\x0ekernel_release\x18\x01 \x01(\tR\rkernelRelease\x12#\n" +
 	"\ragent_version\x18\x02 \x01(\tR\fagentVersion\x12\x1d\n" +

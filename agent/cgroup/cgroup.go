@@ -15,7 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Root is where the agent mounts the hierarchy.
+// Root is where the agent mounts the hierarchy in the guest.
 const Root = "/sys/fs/cgroup"
 
 // Group is a cgroup of a container.
@@ -23,7 +23,7 @@ type Group struct {
 	// Path is the cgroup's path in the hierarchy: absolute and clean.
 	Path string
 
-	dir  string   // Root + Path
+	dir  string   // where it is mounted
 	made []string // the directories that Create made, outermost first
 }
 
@@ -75,15 +75,15 @@ func expandSlice(slice string) (string, error) {
 	return dir, nil
 }
 
-// Create makes the cgroup at path and what is missing above it, with all
-// controllers of the kernel enabled on the way.
-func Create(path string) (*Group, error) {
+// Create makes the cgroup at path, below the hierarchy that is mounted on root,
+// and what is missing above it, with all controllers enabled on the way.
+func Create(root, path string) (*Group, error) {
 	path = filepath.Join("/", path)
 	if path == "/" {
 		return nil, errors.New("cgroup path is the root")
 	}
-	g := &Group{Path: path, dir: Root + path}
-	dir := Root
+	g := &Group{Path: path, dir: root + path}
+	dir := root
 	for _, name := range strings.Split(path[1:], "/") {
 		Delegate(dir)
 		dir += "/" + name
@@ -124,6 +124,28 @@ func (g *Group) Open() (int, error) {
 	fd, err := unix.Open(g.dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return -1, &os.PathError{Op: "open", Path: g.dir, Err: err}
+	}
+	return fd, nil
+}
+
+// Inner says whether the cgroup passes controllers on: then no process can be in
+// it any more ("No Internal Process Constraint").
+func (g *Group) Inner() bool {
+	b, err := os.ReadFile(g.dir + "/cgroup.subtree_control")
+	return err == nil && len(strings.Fields(string(b))) > 0
+}
+
+// OpenBelow opens a cgroup by its path in the hierarchy, which is this one or
+// one below it, to fork into.
+func (g *Group) OpenBelow(path string) (int, error) {
+	rel, err := filepath.Rel(g.Path, filepath.Join("/", path))
+	if err != nil || !filepath.IsLocal(rel) {
+		return -1, fmt.Errorf("cgroup %s is not below %s", path, g.Path)
+	}
+	dir := filepath.Join(g.dir, rel)
+	fd, err := unix.Open(dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return -1, &os.PathError{Op: "open", Path: dir, Err: err}
 	}
 	return fd, nil
 }

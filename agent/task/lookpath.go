@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -70,4 +71,18 @@ func executable(path string) error {
 		return nil
 	}
 	return err
+}
+
+// ThreadGroups sets the supplementary groups of the calling thread alone, as
+// opposed to package syscall's Setgroups.
+func ThreadGroups(gids []int) error {
+	list := make([]uint32, len(gids)+1)
+	for i, g := range gids {
+		list[i] = uint32(g)
+	}
+	_, _, errno := unix.RawSyscall(unix.SYS_SETGROUPS, uintptr(len(gids)), uintptr(unsafe.Pointer(&list[0])), 0)
+	if errno != 0 {
+		return os.NewSyscallError("setgroups", errno)
+	}
+	return nil
 }

@@ -1,0 +1,262 @@
+package container
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+
+	"golang.org/x/sys/unix"
+
+	"runv/agent/cgroup"
+	"runv/agent/reap"
+	"runv/agent/setup"
+)
+
+// Container is one container. Its first process exists from Create on.
+type Container struct {
+	id      string
+	m       *Manager
+	spec    *spec
+	ns      uintptr // clone flags of its own namespaces
+	group   *cgroup.Group
+	pidfd   int // of the first process, to join its namespaces; -1: none
+	devices string
+	created atomic.Bool
+	watch   sync.WaitGroup // of the processes' ends
+
+	init *process
+	peer *setup.Peer
+
+	mu       sync.Mutex
+	started  bool
+	execs    map[string]*process
+	finished []string // ended execs, oldest first
+}
+
+// process is a process that the host asked for.
+type process struct {
+	io   *streams
+	proc *reap.Process // nil until it was forked
+	done chan struct{} // closed when exit is valid
+	exit Exit
+}
+
+// Exit is how a process ended.
+type Exit struct {
+	Status    int  // exit status, or 128 + signal
+	OOMKilled bool // a process of the container was, for want of memory
+	// Stdout counts what was written to stdout or the terminal until the
+	// process ended, Stderr the same of stderr. Bytes.
+	Stdout, Stderr uint64
+}
+
+// Pid returns the first process's id in the guest's root pid namespace.
+func (c *Container) Pid() int { return c.init.proc.Pid }
+
+// Start lets the first process exec the workload. An error is why it could not.
+func (c *Container) Start() error {
+	c.mu.Lock()
+	if c.started {
+		c.mu.Unlock()
+		return errors.New("cannot start a container that has been started")
+	}
+	c.started = true
+	c.mu.Unlock()
+	defer c.peer.Close()
+	return c.peer.Start()
+}
+
+// lookup returns a process by its exec id; "" is the first one.
+func (c *Container) lookup(execID string) (*process, error) {
+	if execID == "" {
+		return c.init, nil
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if p := c.execs[execID]; p != nil {
+		return p, nil
+	}
+	return nil, ErrNoProcess
+}
+
+// Signal sends a signal to a process, or to all of the container.
+func (c *Container) Signal(execID string, sig unix.Signal, all bool) error {
+	if all {
+		return c.signalAll(sig)
+	}
+	p, err := c.lookup(execID)
+	if err != nil {
+		return err
+	}
+	if p.proc == nil {
+		return ErrNotRunning
+	}
+	if err := p.proc.Signal(sig); err != nil {
+		if errors.Is(err, reap.ErrFinished) {
+			return ErrNotRunning
+		}
+		return err
+	}
+	return nil
+}
+
+func (c *Container) signalAll(sig unix.Signal) error {
+	if sig == unix.SIGKILL {
+		return c.group.Kill()
+	}
+	pids, err := c.group.Procs()
+	if err != nil {
+		return err
+	}
+	for _, pid := range pids {
+		if err := unix.Kill(pid, sig); err != nil && !errors.Is(err, unix.ESRCH) {
+			return os.NewSyscallError("kill", err)
+		}
+	}
+	return nil
+}
+
+// Resize sets the size of a process's terminal, or that which it will have.
+func (c *Container) Resize(execID string, rows, cols uint32) error {
+	r, w, err := windowSize(rows, cols, 0, 0)
+	if err != nil {
+		return err
+	}
+	p, err := c.lookup(execID)
+	if err != nil {
+		return err
+	}
+	return p.io.resize(r, w)
+}
+
+// Wait returns when a process has ended. For the first process its output is
+// with the host and its files are, too. For another one the output may be kept
+// open by processes that it left behind: the counts say how much is its own.
+func (c *Container) Wait(ctx context.Context, execID string) (Exit, error) {
+	p, err := c.lookup(execID)
+	if err != nil {
+		return Exit{}, err
+	}
+	select {
+	case <-p.done:
+		return p.exit, nil
+	case <-ctx.Done():
+		return Exit{}, ctx.Err()
+	}
+}
+
+// watchInit ends the container with its first process, as runc does: with a pid
+// namespace of its own the kernel kills the rest anyway.
+func (c *Container) watchInit() {
+	p := c.init
+	<-p.proc.Done()
+	_ = c.group.Kill()
+	_ = c.group.WaitEmpty(context.Background())
+	stdout, stderr := p.io.ended()
+	p.io.drain()
+	// Nothing to tell the host that it would not see itself: the file
+	// server is its own.
+	_ = c.m.syncTrees()
+	p.exit = Exit{Status: p.proc.Status(), OOMKilled: c.group.OOMKilled(), Stdout: stdout, Stderr: stderr}
+	close(p.done)
+}
+
+// maxFinished bounds the ended execs that a container remembers: a health check
+// runs one every few seconds for as long as the container lives.
+const maxFinished = 256
+
+// watchExec reports the end of a further process.
+func (c *Container) watchExec(id string, p *process) {
+	<-p.proc.Done()
+	stdout, stderr := p.io.ended()
+	p.exit = Exit{Status: p.proc.Status(), OOMKilled: c.group.OOMKilled(), Stdout: stdout, Stderr: stderr}
+	close(p.done)
+	// The streams close themselves when the last process closes them; the
+	// container's end closes them otherwise.
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.execs == nil {
+		return
+	}
+	c.finished = append(c.finished, id)
+	if len(c.finished) > maxFinished {
+		delete(c.execs, c.finished[0])
+		c.finished = c.finished[1:]
+	}
+}
+
+// end kills what runs, waits for it, and frees what the container has.
+func (c *Container) end(ctx context.Context) error {
+	c.peer.Close()
+	_ = c.init.proc.Signal(unix.SIGKILL)
+	if err := c.group.Kill(); err != nil {
+		return fmt.Errorf("kill cgroup %s: %w", c.group.Path, err)
+	}
+	select {
+	case <-c.init.proc.Done():
+	case <-ctx.Done():
+		return fmt.Errorf("wait for the end of the container: %w", ctx.Err())
+	}
+	if err := c.group.WaitEmpty(ctx); err != nil {
+		return err
+	}
+	// Before the watchers are waited for: they drain to a host that may have
+	// stopped reading.
+	c.init.io.close()
+	c.mu.Lock()
+	execs := c.execs
+	c.execs = nil
+	c.mu.Unlock()
+	for _, p := range execs {
+		p.io.close()
+	}
+	c.watch.Wait()
+	return c.free()
+}
+
+// free gives back what Create took, as far as it came.
+func (c *Container) free() error {
+	var errs []error
+	if c.pidfd >= 0 {
+		unix.Close(c.pidfd)
+		c.pidfd = -1
+	}
+	if c.group != nil {
+		errs = append(errs, c.group.Remove())
+	}
+	if c.devices != "" {
+		errs = append(errs, os.RemoveAll(c.devices))
+	}
+	return errors.Join(errs...)
+}
+
+// deviceDir makes the nodes that a user namespace cannot make.
+func (c *Container) deviceDir(uid, gid int) error {
+	c.devices = filepath.Join(c.m.RunDir, "devices", c.id)
+	if err := os.MkdirAll(c.devices, 0o755); err != nil {
+		return err
+	}
+	dir, err := unix.Open(c.devices, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return &os.PathError{Op: "open", Path: c.devices, Err: err}
+	}
+	defer unix.Close(dir)
+	for i, d := range setup.MergeDevices(c.spec.Linux.Devices) {
+		u, g := uint32(uid), uint32(gid)
+		if d.UID != nil {
+			u = uint32(guestID(*d.UID, c.spec.Linux.UIDMappings))
+		}
+		if d.GID != nil {
+			g = uint32(guestID(*d.GID, c.spec.Linux.GIDMappings))
+		}
+		d.UID, d.GID = &u, &g
+		if err := setup.MakeNode(dir, setup.Node(i), &d); err != nil {
+			return err
+		}
+	}
+	return nil
+}

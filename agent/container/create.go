@@ -1,0 +1,262 @@
+package container
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"runv/agent/cgroup"
+	"runv/agent/setup"
+	"runv/agent/task"
+)
+
+// CreateRequest is what Create needs.
+type CreateRequest struct {
+	ID           string
+	Spec         []byte // config.json
+	Trees        []Tree
+	Stdio        Stdio
+	Rows, Cols   uint32 // characters; 0: as the config says
+	DeviceFilter []byte // struct bpf_insn[]; empty: none
+	Seccomp      []byte // struct sock_filter[]; empty: none
+	SeccompFlags uint32
+}
+
+// Create makes a container up to its first process, which waits for Start.
+func (m *Manager) Create(r *CreateRequest) (*Container, error) {
+	if err := validID(r.ID); err != nil {
+		return nil, err
+	}
+	s, err := parseSpec(r.Spec)
+	if err != nil {
+		return nil, err
+	}
+	c := &Container{id: r.ID, m: m, spec: s, pidfd: -1, execs: make(map[string]*process)}
+	if err := m.reserve(c); err != nil {
+		return nil, err
+	}
+	if err := c.create(r); err != nil {
+		_ = c.free()
+		m.forget(c.id)
+		return nil, fmt.Errorf("unable to start container process: %w", err)
+	}
+	c.created.Store(true)
+	return c, nil
+}
+
+func (c *Container) create(r *CreateRequest) error {
+	var err error
+	if c.ns, err = c.spec.namespaces(); err != nil {
+		return err
+	}
+	config, err := c.config(r)
+	if err != nil {
+		return err
+	}
+	if err := c.makeGroup(r.DeviceFilter); err != nil {
+		return err
+	}
+	st := &streams{buffers: &c.m.buffers, rows: config.Rows, cols: config.Cols}
+	c.init = &process{io: st, done: make(chan struct{})}
+	terminal := c.spec.Process.Terminal
+	if err := st.dial(c.m.Dial, r.Stdio, terminal); err != nil {
+		st.close()
+		return err
+	}
+	if c.m.Mounted != nil {
+		if err := c.m.Mounted(); err != nil {
+			st.close()
+			return err
+		}
+	}
+	if err := c.spawn(config); err != nil {
+		st.close()
+		return err
+	}
+	if err := c.prepare(terminal); err != nil {
+		c.peer.Close()
+		_ = c.init.proc.Signal(unix.SIGKILL)
+		_ = c.group.Kill()
+		<-c.init.proc.Done()
+		_ = c.group.WaitEmpty(context.Background())
+		st.close()
+		return err
+	}
+	c.watch.Go(c.watchInit)
+	return nil
+}
+
+// config is what the first process is told.
+func (c *Container) config(r *CreateRequest) (*setup.Config, error) {
+	s := c.spec
+	rootfs, mounts, err := s.mounts(r.Trees, c.m.Trees)
+	if err != nil {
+		return nil, err
+	}
+	personality, err := s.personality()
+	if err != nil {
+		return nil, err
+	}
+	network, sysctls, err := s.sysctls(c.ns)
+	if err != nil {
+		return nil, err
+	}
+	for k, v := range network {
+		if err := setup.WriteSysctl(k, v); err != nil {
+			return nil, err
+		}
+	}
+	var height, width uint
+	if b := s.Process.ConsoleSize; b != nil {
+		height, width = b.Height, b.Width
+	}
+	rows, cols, err := windowSize(r.Rows, r.Cols, height, width)
+	if err != nil {
+		return nil, err
+	}
+	if c.ns&unix.CLONE_NEWUSER != 0 {
+		uid, gid := guestID(0, s.Linux.UIDMappings), guestID(0, s.Linux.GIDMappings)
+		if uid < 0 || gid < 0 {
+			return nil, fmt.Errorf("linux.uidMappings and gidMappings must map id 0")
+		}
+		if err := c.deviceDir(uid, gid); err != nil {
+			return nil, err
+		}
+	}
+	return &setup.Config{
+		Process: s.Process, Base: c.m.Base, Rootfs: rootfs, Readonly: s.Root.Readonly,
+		Propagation: s.Linux.RootfsPropagation, Mounts: mounts,
+		Devices: setup.MergeDevices(s.Linux.Devices), DeviceDir: c.devices,
+		CgroupNS: c.ns&unix.CLONE_NEWCGROUP != 0,
+		Hostname: s.Hostname, Domainname: s.Domainname, Sysctl: sysctls,
+		MaskedPaths: s.Linux.MaskedPaths, ReadonlyPaths: s.Linux.ReadonlyPaths,
+		Rows: rows, Cols: cols,
+		Seccomp: r.Seccomp, SeccompFlags: r.SeccompFlags,
+		Personality: personality, KeyringName: keyringName(c.id), LastCap: c.m.LastCap,
+	}, nil
+}
+
+// keyringName is runc's.
+func keyringName(id string) string { return "_ses." + id }
+
+func (c *Container) makeGroup(filter []byte) error {
+	path, err := cgroup.Path(c.spec.Linux.CgroupsPath, c.id)
+	if err != nil {
+		return err
+	}
+	if c.group, err = cgroup.Create(c.m.CgroupRoot, path); err != nil {
+		return err
+	}
+	if err := c.group.Apply(c.spec.Linux.Resources); err != nil {
+		return err
+	}
+	if len(filter) > 0 {
+		return c.group.AttachDevices(filter)
+	}
+	return nil
+}
+
+// spawn starts the first process in its namespaces and its cgroup.
+func (c *Container) spawn(config *setup.Config) error {
+	file, err := memfd(config)
+	if err != nil {
+		return err
+	}
+	defer file.Close()
+	peer, theirs, err := setup.NewPeer()
+	if err != nil {
+		return err
+	}
+	defer theirs.Close()
+	fds, err := c.init.io.stdio(config.Process.Terminal, guestID(config.Process.User.UID, c.spec.Linux.UIDMappings))
+	if err != nil {
+		peer.Close()
+		return err
+	}
+	defer closeAll(fds)
+	group, err := c.group.Open()
+	if err != nil {
+		peer.Close()
+		return err
+	}
+	defer unix.Close(group)
+
+	attr := &syscall.ProcAttr{
+		Dir: "/",
+		// A process of milliseconds needs one thread for its Go code.
+		Env:   []string{"GOMAXPROCS=1"},
+		Files: []uintptr{uintptr(fds[0]), uintptr(fds[1]), uintptr(fds[2]), theirs.Fd(), file.Fd()},
+		Sys: &syscall.SysProcAttr{
+			Cloneflags:  c.ns &^ unix.CLONE_NEWCGROUP,
+			UseCgroupFD: true, CgroupFD: group,
+		},
+	}
+	if c.ns&unix.CLONE_NEWUSER != 0 {
+		attr.Sys.UidMappings = idMap(c.spec.Linux.UIDMappings)
+		attr.Sys.GidMappings = idMap(c.spec.Linux.GIDMappings)
+		attr.Sys.GidMappingsEnableSetgroups = true
+		attr.Sys.Credential = &syscall.Credential{}
+	}
+	c.init.proc, err = c.m.Reaper.Start(func() (int, error) {
+		pid, err := syscall.ForkExec(c.m.Exe, []string{setup.Argv0}, attr)
+		if err == nil {
+			c.pidfd, err = unix.PidfdOpen(pid, 0)
+		}
+		return pid, err
+	})
+	if err != nil {
+		peer.Close()
+		return fmt.Errorf("start the container's init: %w", err)
+	}
+	c.peer = peer
+	return nil
+}
+
+// prepare waits until the first process is ready to exec, and sets what is set
+// from outside.
+func (c *Container) prepare(terminal bool) error {
+	if terminal {
+		master, slave, err := c.peer.Console()
+		if err != nil {
+			return err
+		}
+		if err := c.init.io.terminal(master, slave); err != nil {
+			return err
+		}
+	}
+	if err := c.peer.Ready(); err != nil {
+		return err
+	}
+	pid, p := c.init.proc.Pid, c.spec.Process
+	if err := task.SetOOMScoreAdj(pid, p.OOMScoreAdj); err != nil {
+		return err
+	}
+	if err := task.SetIOPriority(pid, p.IOPriority); err != nil {
+		return err
+	}
+	if err := task.SetScheduler(pid, p.Scheduler); err != nil {
+		return err
+	}
+	return task.SetLimits(pid, p.Rlimits)
+}
+
+func memfd(config *setup.Config) (*os.File, error) {
+	b, err := json.Marshal(config)
+	if err != nil {
+		return nil, err
+	}
+	fd, err := unix.MemfdCreate("config", unix.MFD_CLOEXEC)
+	if err != nil {
+		return nil, os.NewSyscallError("memfd_create", err)
+	}
+	f := os.NewFile(uintptr(fd), "config")
+	if _, err := f.WriteAt(b, 0); err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
+}

@@ -1,0 +1,184 @@
+// Package container runs containers in the guest: it makes their namespaces,
+// cgroups and processes, and knows them until they are deleted. A guest can hold
+// several.
+package container
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"strings"
+	"syscall"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"runv/agent/setup"
+)
+
+// spec is the part of a config.json that the guest acts on. It is not
+// specs.Spec because encoding/json prepares itself for every type that a type
+// leads to, and those of other platforms, of hooks and of seccomp cost
+// milliseconds of an emulated guest's boot.
+type spec struct {
+	Process    *specs.Process `json:"process"`
+	Root       *specs.Root    `json:"root"`
+	Hostname   string         `json:"hostname"`
+	Domainname string         `json:"domainname"`
+	Mounts     []specs.Mount  `json:"mounts"`
+	Linux      linux          `json:"linux"`
+}
+
+type linux struct {
+	UIDMappings       []specs.LinuxIDMapping  `json:"uidMappings"`
+	GIDMappings       []specs.LinuxIDMapping  `json:"gidMappings"`
+	Sysctl            map[string]string       `json:"sysctl"`
+	Resources         *specs.LinuxResources   `json:"resources"`
+	CgroupsPath       string                  `json:"cgroupsPath"`
+	Namespaces        []specs.LinuxNamespace  `json:"namespaces"`
+	Devices           []specs.LinuxDevice     `json:"devices"`
+	RootfsPropagation string                  `json:"rootfsPropagation"`
+	MaskedPaths       []string                `json:"maskedPaths"`
+	ReadonlyPaths     []string                `json:"readonlyPaths"`
+	Personality       *specs.LinuxPersonality `json:"personality"`
+}
+
+func parseSpec(b []byte) (*spec, error) {
+	var s spec
+	if err := json.Unmarshal(b, &s); err != nil {
+		return nil, fmt.Errorf("config.json: %w", err)
+	}
+	switch {
+	case s.Process == nil || len(s.Process.Args) == 0:
+		return nil, errors.New("config.json: process.args is empty")
+	case s.Root == nil:
+		return nil, errors.New("config.json: root is missing")
+	}
+	return &s, nil
+}
+
+// namespaces returns the clone flags of the namespaces that a container has of
+// its own. The host has joined namespaces with a path, or refused them; the
+// network namespace is always the guest's.
+func (s *spec) namespaces() (uintptr, error) {
+	var flags uintptr
+	for _, n := range s.Linux.Namespaces {
+		if n.Type == specs.NetworkNamespace {
+			continue
+		}
+		if n.Path != "" {
+			return 0, fmt.Errorf("linux.namespaces: %s with a path is not supported", n.Type)
+		}
+		switch n.Type {
+		case specs.MountNamespace:
+			flags |= unix.CLONE_NEWNS
+		case specs.PIDNamespace:
+			flags |= unix.CLONE_NEWPID
+		case specs.IPCNamespace:
+			flags |= unix.CLONE_NEWIPC
+		case specs.UTSNamespace:
+			flags |= unix.CLONE_NEWUTS
+		case specs.UserNamespace:
+			flags |= unix.CLONE_NEWUSER
+		case specs.CgroupNamespace:
+			flags |= unix.CLONE_NEWCGROUP
+		default:
+			return 0, fmt.Errorf("linux.namespaces: type %q is not supported", n.Type)
+		}
+	}
+	if flags&unix.CLONE_NEWNS == 0 {
+		return 0, errors.New("linux.namespaces: a container without a mount namespace of its own is not supported")
+	}
+	if flags&unix.CLONE_NEWUSER != 0 && (len(s.Linux.UIDMappings) == 0 || len(s.Linux.GIDMappings) == 0) {
+		return 0, errors.New("linux.uidMappings and gidMappings are needed for a user namespace")
+	}
+	return flags, nil
+}
+
+func idMap(m []specs.LinuxIDMapping) []syscall.SysProcIDMap {
+	out := make([]syscall.SysProcIDMap, len(m))
+	for i, e := range m {
+		out[i] = syscall.SysProcIDMap{ContainerID: int(e.ContainerID), HostID: int(e.HostID), Size: int(e.Size)}
+	}
+	return out
+}
+
+// guestID returns what an id of the container is in the guest; -1: nothing.
+func guestID(id uint32, m []specs.LinuxIDMapping) int {
+	if len(m) == 0 {
+		return int(id)
+	}
+	for _, e := range m {
+		if id >= e.ContainerID && id-e.ContainerID < e.Size {
+			return int(e.HostID + (id - e.ContainerID))
+		}
+	}
+	return -1
+}
+
+// personality returns the argument of personality(2); -1: none.
+func (s *spec) personality() (int, error) {
+	const perLinux, perLinux32 = 0x0000, 0x0008 // linux/personality.h
+	p := s.Linux.Personality
+	switch {
+	case p == nil:
+		return -1, nil
+	case len(p.Flags) > 0:
+		return 0, errors.New("linux.personality: additional flags are not supported by personality")
+	case p.Domain == specs.PerLinux:
+		return perLinux, nil
+	case p.Domain == specs.PerLinux32:
+		return perLinux32, nil
+	}
+	return 0, fmt.Errorf("linux.personality: domain %q", p.Domain)
+}
+
+// sysctls splits the kernel parameters into those of the network, which is the
+// guest's and set by the agent, and the rest, which the first process sets.
+func (s *spec) sysctls(ns uintptr) (network, rest map[string]string, err error) {
+	network, rest = map[string]string{}, map[string]string{}
+	for k, v := range s.Linux.Sysctl {
+		if err := setup.CheckSysctl(k, ns&unix.CLONE_NEWIPC != 0, ns&unix.CLONE_NEWUTS != 0); err != nil {
+			return nil, nil, err
+		}
+		if strings.HasPrefix(k, "net.") || strings.HasPrefix(k, "net/") {
+			network[k] = v
+		} else {
+			rest[k] = v
+		}
+	}
+	return network, rest, nil
+}
+
+// Tree is a tree that the host shares for a mount of the config.
+type Tree struct {
+	Mount int    // index into mounts; -1: the root file system
+	Path  string // below the mount of all shared trees
+}
+
+// mounts pairs the config's mounts with the trees of the binds among them.
+func (s *spec) mounts(trees []Tree, dir string) (rootfs string, mounts []setup.Mount, err error) {
+	mounts = make([]setup.Mount, len(s.Mounts))
+	for i, m := range s.Mounts {
+		if len(m.UIDMappings) > 0 || len(m.GIDMappings) > 0 {
+			return "", nil, fmt.Errorf("mounts[%d]: idmapped mounts are not supported", i)
+		}
+		mounts[i].Mount = m
+	}
+	for _, t := range trees {
+		if !filepath.IsLocal(t.Path) || t.Mount < -1 || t.Mount >= len(mounts) {
+			return "", nil, fmt.Errorf("shared tree %q for mount %d", t.Path, t.Mount)
+		}
+		path := filepath.Join(dir, t.Path)
+		if t.Mount == -1 {
+			rootfs = path
+		} else {
+			mounts[t.Mount].Tree = path
+		}
+	}
+	if rootfs == "" {
+		return "", nil, errors.New("no shared tree for the rootfs")
+	}
+	return rootfs, mounts, nil
+}

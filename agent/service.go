@@ -1,0 +1,179 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync/atomic"
+
+	"github.com/mdlayher/vsock"
+	"golang.org/x/sys/unix"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"runv/agent/api"
+	"runv/agent/container"
+	"runv/agent/stream"
+)
+
+// version is what Configure tells the host.
+const version = "0.1.0"
+
+// service answers the host's calls.
+type service struct {
+	m          *container.Manager
+	booted     int64 // CLOCK_BOOTTIME, ns
+	streamPort atomic.Uint32
+}
+
+var _ api.AgentService = (*service)(nil)
+
+func (s *service) dialStream() (stream.Conn, error) {
+	port := s.streamPort.Load()
+	if port == 0 {
+		return nil, errors.New("the host has not configured the stream port")
+	}
+	c, err := vsock.Dial(vsock.Host, port, nil)
+	if err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+// failed gives errors that the host decides by a code; their text is the same.
+func failed(err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, container.ErrNotExist), errors.Is(err, container.ErrNoProcess):
+		return status.Error(codes.NotFound, err.Error())
+	case errors.Is(err, container.ErrExist):
+		return status.Error(codes.AlreadyExists, err.Error())
+	case errors.Is(err, container.ErrNotRunning):
+		return status.Error(codes.FailedPrecondition, err.Error())
+	}
+	return err
+}
+
+func (s *service) Configure(_ context.Context, r *api.ConfigureRequest) (*api.ConfigureResponse, error) {
+	s.streamPort.Store(r.StreamPort)
+	if r.UnixNanos != 0 {
+		if err := setClock(r.UnixNanos); err != nil {
+			return nil, err
+		}
+	}
+	if len(r.Entropy) > 0 {
+		if err := addEntropy(r.Entropy); err != nil {
+			return nil, err
+		}
+	}
+	if r.Hostname != "" {
+		if err := unix.Sethostname([]byte(r.Hostname)); err != nil {
+			return nil, fmt.Errorf("set hostname %q: %w", r.Hostname, err)
+		}
+	}
+	release, err := kernelRelease()
+	if err != nil {
+		return nil, err
+	}
+	return &api.ConfigureResponse{KernelRelease: release, AgentVersion: version, BootNanos: s.booted}, nil
+}
+
+func stdio(r *api.Stdio) container.Stdio {
+	return container.Stdio{Stdin: r.GetStdin(), Stdout: r.GetStdout(), Stderr: r.GetStderr()}
+}
+
+func (s *service) CreateContainer(_ context.Context, r *api.CreateContainerRequest) (*api.CreateContainerResponse, error) {
+	trees := make([]container.Tree, len(r.Trees))
+	for i, t := range r.Trees {
+		trees[i] = container.Tree{Mount: int(t.Mount), Path: t.Path}
+	}
+	c, err := s.m.Create(&container.CreateRequest{
+		ID: r.Id, Spec: r.Spec, Trees: trees, Stdio: stdio(r.Stdio), Rows: r.Rows, Cols: r.Cols,
+		DeviceFilter: r.DeviceFilter, Seccomp: r.Seccomp, SeccompFlags: r.SeccompFlags,
+	})
+	if err != nil {
+		return nil, failed(err)
+	}
+	return &api.CreateContainerResponse{Pid: uint32(c.Pid())}, nil
+}
+
+func (s *service) StartContainer(_ context.Context, r *api.StartContainerRequest) (*api.Empty, error) {
+	c, err := s.m.Get(r.Id)
+	if err == nil {
+		err = c.Start()
+	}
+	return &api.Empty{}, failed(err)
+}
+
+func (s *service) Exec(_ context.Context, r *api.ExecRequest) (*api.ExecResponse, error) {
+	c, err := s.m.Get(r.Id)
+	if err != nil {
+		return nil, failed(err)
+	}
+	pid, err := c.Exec(&container.ExecRequest{
+		ExecID: r.ExecId, Process: r.Process, Stdio: stdio(r.Stdio), Rows: r.Rows, Cols: r.Cols,
+		Seccomp: r.Seccomp, SeccompFlags: r.SeccompFlags,
+	})
+	if err != nil {
+		return nil, failed(err)
+	}
+	return &api.ExecResponse{Pid: uint32(pid)}, nil
+}
+
+func (s *service) Signal(_ context.Context, r *api.SignalRequest) (*api.Empty, error) {
+	c, err := s.m.Get(r.Id)
+	if err == nil {
+		err = c.Signal(r.ExecId, unix.Signal(r.Signal), r.All)
+	}
+	return &api.Empty{}, failed(err)
+}
+
+func (s *service) Resize(_ context.Context, r *api.ResizeRequest) (*api.Empty, error) {
+	c, err := s.m.Get(r.Id)
+	if err == nil {
+		err = c.Resize(r.ExecId, r.Rows, r.Cols)
+	}
+	return &api.Empty{}, failed(err)
+}
+
+func (s *service) Wait(ctx context.Context, r *api.WaitRequest) (*api.WaitResponse, error) {
+	c, err := s.m.Get(r.Id)
+	if err != nil {
+		return nil, failed(err)
+	}
+	e, err := c.Wait(ctx, r.ExecId)
+	if err != nil {
+		return nil, failed(err)
+	}
+	return &api.WaitResponse{
+		Status: uint32(e.Status), OomKilled: e.OOMKilled, StdoutBytes: e.Stdout, StderrBytes: e.Stderr,
+	}, nil
+}
+
+func (s *service) Processes(_ context.Context, r *api.ProcessesRequest) (*api.ProcessesResponse, error) {
+	c, err := s.m.Get(r.Id)
+	if err != nil {
+		return nil, failed(err)
+	}
+	list, err := c.Processes()
+	if err != nil {
+		return nil, err
+	}
+	out := &api.ProcessesResponse{}
+	for _, p := range list {
+		out.Processes = append(out.Processes, &api.Process{
+			Pid: uint32(p.Pid), Ppid: uint32(p.PPid), ContainerPid: uint32(p.ContainerPid),
+			Uid: p.UID, Comm: p.Comm, Args: p.Args,
+		})
+	}
+	return out, nil
+}
+
+func (s *service) DeleteContainer(ctx context.Context, r *api.DeleteContainerRequest) (*api.Empty, error) {
+	return &api.Empty{}, failed(s.m.Delete(ctx, r.Id))
+}
+
+func (s *service) Stats(context.Context, *api.StatsRequest) (*api.StatsResponse, error) {
+	return stats()
+}

@@ -1,0 +1,80 @@
+// Package setup is what runs in the first process of a container before it
+// becomes the workload: the agent starts its own executable again under the name
+// Argv0, already in the namespaces that the config wants, and that process makes
+// the container's file system view, gives up what the config does not grant, and
+// execs. The order is that of runc's standard init.
+package setup
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+
+	"runv/agent/task"
+)
+
+// Argv0 is the name under which the agent's executable calls Main.
+const Argv0 = "runv-init"
+
+// Descriptors of the first process besides its streams.
+const (
+	syncFD   = 3 // a SOCK_SEQPACKET socket to the agent; see sync.go
+	configFD = 4 // a memfd with the Config as JSON
+)
+
+// Config is what the first process needs to know. Paths are the guest's.
+type Config struct {
+	Process *specs.Process
+	// Base is an empty directory to mount the root file system on, Rootfs
+	// the directory that is it.
+	Base, Rootfs string
+	Readonly     bool
+	// Propagation is linux.rootfsPropagation.
+	Propagation string
+	Mounts      []Mount
+	Devices     []specs.LinuxDevice
+	// DeviceDir has the nodes of the devices by their names Node(i), to be
+	// bound: in a user namespace nobody may make nodes. Empty without one.
+	DeviceDir            string
+	CgroupNS             bool // to be unshared
+	Hostname, Domainname string
+	Sysctl               map[string]string
+	MaskedPaths          []string
+	ReadonlyPaths        []string
+	Rows, Cols           uint16 // of the terminal, characters; 0: unknown
+
+	Seccomp      []byte
+	SeccompFlags uint32
+	Personality  int
+	KeyringName  string
+	LastCap      uint
+}
+
+// Mount is a mount of the config.
+type Mount struct {
+	specs.Mount
+	// Tree is the source of a bind in the guest.
+	Tree string `json:",omitempty"`
+}
+
+func (c *Config) settings() *task.Settings {
+	return &task.Settings{
+		Process: c.Process, Seccomp: c.Seccomp, SeccompFlags: c.SeccompFlags,
+		Personality: c.Personality, KeyringName: c.KeyringName, LastCap: c.LastCap,
+	}
+}
+
+func readConfig() (*Config, error) {
+	f := os.NewFile(configFD, "config")
+	defer f.Close()
+	var c Config
+	if err := json.NewDecoder(f).Decode(&c); err != nil {
+		return nil, fmt.Errorf("read the init's config: %w", err)
+	}
+	if c.Process == nil || len(c.Process.Args) == 0 {
+		return nil, fmt.Errorf("the init's config has no process")
+	}
+	return &c, nil
+}
