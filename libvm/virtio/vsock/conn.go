@@ -105,7 +105,7 @@ func (c *Conn) WriteTo(w io.Writer) (total int64, err error) {
 	defer c.dev.mu.Unlock()
 	for {
 		if err := c.waitData(); err != nil {
-			if err == io.EOF {
+			if errors.Is(err, io.EOF) {
 				return total, nil
 			}
 			return total, c.opError("read", err)
@@ -313,7 +313,7 @@ func (c *Conn) RemoteAddr() net.Addr { return Addr{CID: c.dev.guestCID, Port: c.
 
 // opError wraps err as the net package does, io.EOF excepted.
 func (c *Conn) opError(op string, err error) error {
-	if err == io.EOF {
+	if errors.Is(err, io.EOF) {
 		return err
 	}
 	return &net.OpError{Op: op, Net: network, Source: c.LocalAddr(), Addr: c.RemoteAddr(), Err: err}

@@ -2,8 +2,10 @@ package vsock
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
+	"net"
 	"runtime"
 	"slices"
 	"sync"
@@ -109,7 +111,12 @@ func TestSlowReaderDelaysNobody(t *testing.T) {
 		g.send(full, VIRTIO_VSOCK_OP_RW, nil, make([]byte, 64<<10))
 	}
 	done := make(chan struct{})
-	go func() { stuck.Write(make([]byte, linuxBuf+1)); close(done) }()
+	go func() {
+		defer close(done)
+		if _, err := stuck.Write(make([]byte, linuxBuf+1)); !errors.Is(err, net.ErrClosed) {
+			t.Errorf("got %v, want %v", err, net.ErrClosed)
+		}
+	}()
 	for n := 0; n < linuxBuf; {
 		_, data := g.expect(ks, VIRTIO_VSOCK_OP_RW)
 		n += len(data)
@@ -140,7 +147,7 @@ func TestRoundRobin(t *testing.T) {
 		conns = append(conns, c.(*Conn))
 	}
 	for i, n := range []int{200_000, 2} {
-		go conns[i].Write(make([]byte, n))
+		go conns[i].Write(make([]byte, n)) //nolint:errcheck // the first fails at the end of the test
 		waitFor(t, d, func() bool { return len(conns[i].out) == n })
 	}
 	g.fill(5)
@@ -248,7 +255,9 @@ func TestBulk(t *testing.T) {
 						return
 					}
 				}
-				a.CloseWrite()
+				if err := a.CloseWrite(); err != nil {
+					t.Error(err)
+				}
 			})
 			sum := &checker{chunk: chunk, c: b}
 			n, err := io.Copy(sum, b)
@@ -332,8 +341,12 @@ func TestManyConns(t *testing.T) {
 			open.Wait() // all of them at once
 			msg := pattern(3000, uint32(i))
 			go func() {
-				c.Write(msg)
-				c.(*Conn).CloseWrite()
+				if _, err := c.Write(msg); err != nil {
+					t.Error(err)
+				}
+				if err := c.(*Conn).CloseWrite(); err != nil {
+					t.Error(err)
+				}
 			}()
 			if got, err := io.ReadAll(c); err != nil || !bytes.Equal(got, msg) {
 				t.Errorf("connection %d: got %d bytes, %v", i, len(got), err)

@@ -286,10 +286,14 @@ func TestShutdownWakesWriter(t *testing.T) {
 		do   func(g *guest, c *Conn, k key)
 		want error
 	}{
-		{"guest ends receive", func(g *guest, c *Conn, k key) { g.shutdown(k, shutRecv) }, syscall.EPIPE},
-		{"guest closes", func(g *guest, c *Conn, k key) { g.shutdown(k, shutdownBoth) }, syscall.EPIPE},
-		{"guest resets", func(g *guest, c *Conn, k key) { g.send(k, VIRTIO_VSOCK_OP_RST, nil) }, syscall.ECONNRESET},
-		{"host ends send", func(g *guest, c *Conn, k key) { c.CloseWrite() }, syscall.EPIPE},
+		{"guest ends receive", func(g *guest, _ *Conn, k key) { g.shutdown(k, shutRecv) }, syscall.EPIPE},
+		{"guest closes", func(g *guest, _ *Conn, k key) { g.shutdown(k, shutdownBoth) }, syscall.EPIPE},
+		{"guest resets", func(g *guest, _ *Conn, k key) { g.send(k, VIRTIO_VSOCK_OP_RST, nil) }, syscall.ECONNRESET},
+		{"host ends send", func(_ *guest, c *Conn, _ key) {
+			if err := c.CloseWrite(); err != nil {
+				t.Error(err)
+			}
+		}, syscall.EPIPE},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

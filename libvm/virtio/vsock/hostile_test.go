@@ -125,7 +125,7 @@ func TestBadRings(t *testing.T) {
 		name string
 		do   func(g *guest, c *Conn)
 	}{
-		{"tx index", func(g *guest, c *Conn) {
+		{"tx index", func(g *guest, _ *Conn) {
 			g.tx.SetAvailIndex(5000)
 			g.notify(g.tx)
 		}},
@@ -134,7 +134,9 @@ func TestBadRings(t *testing.T) {
 				g.rx.Offer(queuetest.Buffer{Data: make([]byte, headerSize), Write: true})
 			}
 			g.notify(g.rx)
-			c.Write(make([]byte, 100<<10))
+			if _, err := c.Write(make([]byte, 100<<10)); !errors.Is(err, syscall.ECONNRESET) {
+				t.Errorf("write: got %v, want %v", err, syscall.ECONNRESET)
+			}
 		}},
 	}
 	for _, tt := range tests {
@@ -290,7 +292,9 @@ func TestDial(t *testing.T) {
 	g.expect(k, VIRTIO_VSOCK_OP_RST)
 
 	_, done = request(t.Context())
-	g.halt()
+	if err := g.halt(); err != nil {
+		t.Error(err)
+	}
 	if r := <-done; !errors.Is(r.err, syscall.ECONNRESET) {
 		t.Errorf("got %v, want %v", r.err, syscall.ECONNRESET)
 	}

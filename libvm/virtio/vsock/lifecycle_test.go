@@ -81,7 +81,9 @@ func TestDrainAfterReset(t *testing.T) {
 	g, c, k := connected(t, options{})
 	g.rw(k, "last words")
 	g.sync()
-	g.halt()
+	if err := g.halt(); err != nil {
+		t.Error(err)
+	}
 	wantRead(t, c, "last words")
 	wantReadErr(t, c, syscall.ECONNRESET)
 	wantWriteErr(t, c, syscall.ECONNRESET)

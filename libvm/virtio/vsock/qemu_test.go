@@ -133,7 +133,9 @@ func accept(t *testing.T, l net.Listener) *vsock.Conn {
 	if err != nil {
 		t.Fatalf("the guest does not dial: %v", err)
 	}
-	c.SetDeadline(time.Now().Add(timeout))
+	if err := c.SetDeadline(time.Now().Add(timeout)); err != nil {
+		t.Fatal(err)
+	}
 	return c.(*vsock.Conn)
 }
 
@@ -153,7 +155,9 @@ func (m *machine) command(t *testing.T, cmd byte, n uint64) *vsock.Conn {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { c.Close() })
-	c.SetDeadline(time.Now().Add(timeout))
+	if err := c.SetDeadline(time.Now().Add(timeout)); err != nil {
+		t.Fatal(err)
+	}
 	if _, err := c.Write(binary.LittleEndian.AppendUint64([]byte{cmd}, n)); err != nil {
 		t.Fatal(err)
 	}
@@ -379,8 +383,10 @@ func (m *machine) testManyFromGuest(t *testing.T) {
 		for range n {
 			c := accept(t, l)
 			wg.Go(func() {
-				io.Copy(io.Discard, c)
-				c.Close()
+				defer c.Close()
+				if _, err := io.Copy(io.Discard, c); err != nil {
+					t.Error(err)
+				}
 			})
 		}
 	})
