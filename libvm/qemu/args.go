@@ -40,7 +40,7 @@ func (a *arguments) machine(c vm.Config, accel accelerator) {
 	if c.ACPI {
 		acpi = "on"
 	}
-	a.add("-M", "microvm,acpi="+acpi+",pit=off,pic=off,rtc=off,isa-serial=on,x-option-roms=off,memory-backend=mem")
+	a.add("-M", "microvm,acpi="+acpi+",isa-serial=on,memory-backend=mem")
 	switch accel {
 	case accelKVM:
 		a.add("-accel", "kvm", "-cpu", "host")
