@@ -78,15 +78,21 @@ func bootWith(t testing.TB, s Server) *guest {
 			t.Error(err)
 		}
 	})
+	g.init()
+	return g
+}
+
+// init negotiates all that a kernel offers.
+func (g *guest) init() {
+	g.t.Helper()
 	arg := make([]byte, 64)
 	binary.LittleEndian.PutUint32(arg, 7)
 	binary.LittleEndian.PutUint32(arg[4:], 38)
 	binary.LittleEndian.PutUint32(arg[8:], 128<<10)
 	binary.LittleEndian.PutUint32(arg[12:], ^uint32(0))
 	if e, _ := g.call(FUSE_INIT, 0, arg, 64); e != 0 {
-		t.Fatalf("INIT: %v", e)
+		g.t.Fatalf("INIT: %v", e)
 	}
-	return g
 }
 
 // message is a request with its header.
@@ -435,8 +441,10 @@ func FuzzRequest(f *testing.F) {
 	if err := os.WriteFile(filepath.Join(dir, "a"), []byte("content"), 0o644); err != nil {
 		f.Fatal(err)
 	}
+	g := bootWith(f, s)
 	f.Fuzz(func(t *testing.T, op uint32, node uint64, arg []byte, at uint16, reply uint32) {
-		g := bootWith(t, s)
+		g.t = t
+		g.init()
 		tree := g.tree()
 		g.create(tree, "a")
 		if node == 0 {
