@@ -76,8 +76,8 @@ func TestCreditFromGuest(t *testing.T) {
 			updates++
 		}
 	}
-	if max := 2048 * step / (largeBuf / 4); updates > max {
-		t.Errorf("%d updates for %d bytes, want at most %d", updates, 2048*step, max)
+	if most := 2048 * step / (largeBuf / 4); updates > most {
+		t.Errorf("%d updates for %d bytes, want at most %d", updates, 2048*step, most)
 	}
 }
 

@@ -198,8 +198,8 @@ func TestLimits(t *testing.T) {
 		sum += uint64(c.bufAlloc)
 	}
 	d.mu.Unlock()
-	if max := uint64(largeConns*largeBuf + maxConns*smallBuf); sum > max {
-		t.Errorf("guest has credit for %d bytes, want at most %d", sum, max)
+	if most := uint64(largeConns*largeBuf + maxConns*smallBuf); sum > most {
+		t.Errorf("guest has credit for %d bytes, want at most %d", sum, most)
 	}
 }
 
@@ -327,7 +327,7 @@ func TestBacklogMemory(t *testing.T) {
 		}
 		held += len(c.(*Conn).in.buf)
 	}
-	if max := largeBacklog*largeBuf + maxBacklog*smallBuf; held > max || held == 0 {
-		t.Errorf("%d bytes held, want at most %d", held, max)
+	if most := largeBacklog*largeBuf + maxBacklog*smallBuf; held > most || held == 0 {
+		t.Errorf("%d bytes held, want at most %d", held, most)
 	}
 }
