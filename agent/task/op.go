@@ -90,8 +90,10 @@ func (s Script) Run() error {
 }
 
 // run is also the child of a fork: it must not allocate, grow the stack, or
-// call anything that might. RawSyscall6 does not.
+// call anything that might. RawSyscall6 does not; the linker checks that all of
+// it fits into what a function without a stack check may use.
 //
+//go:nosplit
 //go:norace
 //go:nocheckptr
 func (s Script) run() (failure, bool) {
