@@ -122,6 +122,8 @@ func TestHostEndsReceive(t *testing.T) {
 	g.wantShutdown(k, shutdownBoth)
 	g.send(k, VIRTIO_VSOCK_OP_RST, nil)
 	g.sync()
+	wantReadErr(t, c, io.EOF) // a clean end, no abort
+	wantWriteErr(t, c, syscall.EPIPE)
 	if err := c.Close(); err != nil {
 		t.Fatal(err)
 	}
