@@ -393,13 +393,49 @@ func TestServerEnds(t *testing.T) {
 	if err := await(t, "Serve", done); err != nil {
 		t.Error(err)
 	}
-	if _, err := s.Wait(testContext(t)); err == nil {
-		t.Error("Wait: no error")
+	if _, err := s.Wait(testContext(t)); !errors.Is(err, ErrGone) {
+		t.Errorf("Wait: got %v, want %v", err, ErrGone)
 	}
 	if err := idle.Start(testContext(t)); !errors.Is(err, ErrGone) {
 		t.Errorf("got %v, want %v", err, ErrGone)
 	}
 	await(t, "close", f.closed)
+}
+
+// lastCall ends its server before it answers.
+type lastCall struct {
+	*fake
+	end context.CancelFunc
+}
+
+func (l *lastCall) Start(ctx context.Context) error {
+	l.end()
+	return ctx.Err()
+}
+
+// A workload that ends at once ends its monitor; its start is answered still.
+func TestLastWords(t *testing.T) {
+	for range 50 {
+		dir, err := os.Open(t.TempDir())
+		if err != nil {
+			t.Fatal(err)
+		}
+		l, err := Listen(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(context.Background())
+		done := make(chan error, 1)
+		go func() { done <- Serve(ctx, l, &lastCall{&fake{}, cancel}) }()
+		c := dial(t, dir)
+		if err := c.Start(testContext(t)); err != nil {
+			t.Fatal(err)
+		}
+		if err := await(t, "Serve", done); err != nil {
+			t.Fatal(err)
+		}
+		_, _ = c.Close(), dir.Close()
+	}
 }
 
 func TestConcurrent(t *testing.T) {

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -78,13 +79,20 @@ func address(dir *os.File) *net.UnixAddr {
 	return &net.UnixAddr{Name: path, Net: "unix"}
 }
 
+// lastWords is how long calls that are at work when a server ends may take to
+// answer: a workload that ends at once must not make its start fail.
+const lastWords = 2 * time.Second
+
 // Serve answers the connections to l until ctx ends or l is closed, and then
 // ends the sessions that are left. All its goroutines have ended when it
 // returns; nil means that ctx ended or l was closed.
 func Serve(ctx context.Context, l *net.UnixListener, h Handler) error {
 	ctx, cancel := context.WithCancel(ctx)
+	calls, cancelCalls := context.WithCancel(context.WithoutCancel(ctx))
 	var wg sync.WaitGroup
+	defer cancelCalls()
 	defer wg.Wait()
+	defer context.AfterFunc(ctx, func() { time.AfterFunc(lastWords, cancelCalls) })()
 	defer cancel()
 	defer context.AfterFunc(ctx, func() { _ = l.Close() })()
 	for {
@@ -96,15 +104,18 @@ func Serve(ctx context.Context, l *net.UnixListener, h Handler) error {
 		}
 		wg.Go(func() {
 			defer c.Close()
-			defer context.AfterFunc(ctx, func() { _ = c.Close() })()
-			serveConn(ctx, c, h)
+			defer context.AfterFunc(ctx, func() {
+				_ = c.SetReadDeadline(time.Unix(1, 0))
+				_ = c.SetWriteDeadline(time.Now().Add(lastWords))
+			})()
+			serveConn(ctx, calls, c, h)
 		})
 	}
 }
 
-// serveConn ends when the client hangs up, breaks the protocol, or its exec
-// has ended.
-func serveConn(ctx context.Context, c *net.UnixConn, h Handler) {
+// serveConn ends when ctx does, when the client hangs up or breaks the protocol,
+// or when its exec has ended. The context of calls ends a little later.
+func serveConn(ctx, calls context.Context, c *net.UnixConn, h Handler) {
 	if err := checkPeer(c); err != nil {
 		_ = send(c, message{Type: typeError, Error: err.Error()})
 		return
@@ -124,11 +135,11 @@ func serveConn(ctx context.Context, c *net.UnixConn, h Handler) {
 		answer := message{Type: typeOK}
 		switch m.Type {
 		case typeStart:
-			err = h.Start(ctx)
+			err = h.Start(calls)
 		case typeSignal:
-			err = h.Signal(ctx, m.Signal, m.All)
+			err = h.Signal(calls, m.Signal, m.All)
 		case typeProcesses:
-			answer.Processes, err = h.Processes(ctx)
+			answer.Processes, err = h.Processes(calls)
 		default:
 			err = fmt.Errorf("unknown control message %q", m.Type)
 		}
@@ -241,6 +252,9 @@ func runSession(ctx context.Context, c *net.UnixConn, s ExecSession, in <-chan m
 		select {
 		case r := <-ended:
 			answer := message{Type: typeExit, Status: r.status}
+			if r.err != nil && ctx.Err() != nil {
+				return // the container has ended: hanging up says so
+			}
 			if r.err != nil {
 				answer = message{Type: typeError, Error: r.err.Error()}
 			}
