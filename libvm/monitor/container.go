@@ -59,7 +59,7 @@ func (c *container) create(ctx context.Context) (err error) {
 		req.Rows, req.Cols = m.term.size()
 	}
 	if _, err := c.agent().CreateContainer(ctx, req); err != nil {
-		return c.explain(ctx, fmt.Errorf("unable to start container process: %w", guest.Error(err)))
+		return c.explain(ctx, guest.Error(err))
 	}
 	if err := c.relay.start(ctx); err != nil {
 		return c.explain(ctx, fmt.Errorf("stdio of the container: %w", err))
