@@ -57,6 +57,7 @@ func run() error {
 		CgroupRoot: cgroup.Root, LastCap: lastCap,
 	}}
 	s.m.Dial = s.dialStream
+	container.Warm()
 	if err := <-dialed; err != nil {
 		return fmt.Errorf("dial the host: %w", err)
 	}

@@ -134,7 +134,7 @@ func (c *Container) Resize(execID string, rows, cols uint32) error {
 }
 
 // Wait returns when a process has ended. For the first process its output is
-// with the host and its files are, too. For another one the output may be kept
+// with the host, and its files are, too. For another one the output may be kept
 // open by processes that it left behind: the counts say how much is its own.
 func (c *Container) Wait(ctx context.Context, execID string) (Exit, error) {
 	p, err := c.lookup(execID)
@@ -151,6 +151,12 @@ func (c *Container) Wait(ctx context.Context, execID string) (Exit, error) {
 
 // watchInit ends the container with its first process, as runc does: with a pid
 // namespace of its own the kernel kills the rest anyway.
+//
+// What the processes wrote is with the host's file server then, without a
+// syncfs(2), which would have the host write all of it to its disk (80 ms here):
+// the guest writes through, and what it has only in its page cache, pages of
+// shared mappings, it writes when a mapping or a file is closed, the last time at
+// exit (fuse_vma_close and fuse_flush in Linux's fs/fuse/file.c).
 func (c *Container) watchInit() {
 	p := c.init
 	<-p.proc.Done()
@@ -158,9 +164,6 @@ func (c *Container) watchInit() {
 	_ = c.group.WaitEmpty(context.Background())
 	stdout, stderr := p.io.ended()
 	p.io.drain()
-	// Nothing to tell the host that it would not see itself: the file
-	// server is its own.
-	_ = c.m.syncTrees()
 	p.exit = Exit{Status: p.proc.Status(), OOMKilled: c.group.OOMKilled(), Stdout: stdout, Stderr: stderr}
 	close(p.done)
 }

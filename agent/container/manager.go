@@ -8,8 +8,6 @@ import (
 	"sync"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"runv/agent/reap"
 	"runv/agent/stream"
 )
@@ -99,19 +97,6 @@ func (m *Manager) Delete(ctx context.Context, id string) error {
 func validID(id string) error {
 	if id == "" || id == "." || !filepath.IsLocal(id) || filepath.Base(id) != id {
 		return fmt.Errorf("container id %q", id)
-	}
-	return nil
-}
-
-// syncTrees writes what the guest holds of the shared trees to the host.
-func (m *Manager) syncTrees() error {
-	fd, err := unix.Open(m.Trees, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return fmt.Errorf("sync %s: %w", m.Trees, err)
-	}
-	defer unix.Close(fd)
-	if err := unix.Syncfs(fd); err != nil {
-		return fmt.Errorf("sync %s: %w", m.Trees, err)
 	}
 	return nil
 }
