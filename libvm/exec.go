@@ -196,6 +196,11 @@ func newExecTerminal(p *specs.Process) (*execTerminal, error) {
 	if t.master, t.slave, err = tty.Open(); err != nil {
 		return nil, errors.Join(err, host.Close())
 	}
+	rows, cols := host.Size()
+	if err := tty.SetSize(t.slave, rows, cols); err != nil {
+		t.close()
+		return nil, err
+	}
 	return t, nil
 }
 

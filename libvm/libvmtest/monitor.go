@@ -136,7 +136,7 @@ func (m *fake) save(s state.Status) error {
 }
 
 func (m *fake) serve() int {
-	signal.Ignore(unix.SIGHUP)
+	signal.Notify(make(chan os.Signal, 1), unix.SIGHUP) // ignored, but not by what we start
 	ctx, cancel := context.WithCancel(context.Background())
 	served := make(chan error, 1)
 	go func() { served <- ctl.Serve(ctx, m.l, m) }()
