@@ -108,9 +108,10 @@ func (m *monitor) vmConfig() (vm.Config, error) {
 }
 
 // commandLine is the kernel's, without what a backend adds. A panic reboots at
-// once, which ends the VM: nobody should wait for a guest that is dead.
+// once, which ends the VM: nobody should wait for a guest that is dead. The
+// dummy network interface is the driver's gift that no container expects.
 func commandLine(extra string, debug bool) string {
-	params := []string{"console=ttyS0", "panic=-1", "reboot=t", "random.trust_cpu=on", "rdinit=/init"}
+	params := []string{"console=ttyS0", "panic=-1", "reboot=t", "random.trust_cpu=on", "dummy.numdummies=0", "rdinit=/init"}
 	if !debug {
 		params = append(params, "quiet")
 	}
