@@ -19,6 +19,10 @@ import (
 )
 
 func TestMain(m *testing.M) {
+	// A program with the race detector waits a second at its end otherwise.
+	if err := os.Setenv("GORACE", "atexit_sleep_ms=0"); err != nil {
+		panic(err)
+	}
 	testscript.Main(m, map[string]func(){"runv": runvCommand})
 }
 
@@ -34,6 +38,7 @@ func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir: filepath.Join("tests", "cli"),
 		Setup: func(e *testscript.Env) error {
+			e.Setenv("GORACE", os.Getenv("GORACE"))
 			e.Setenv("RUNV_KERNEL", filepath.Join(e.WorkDir, "vmlinux"))
 			return os.WriteFile(filepath.Join(e.WorkDir, "vmlinux"), nil, 0o600)
 		},
