@@ -55,23 +55,36 @@ func Main() int {
 	committed := make(chan error, 1)
 	go func() { committed <- awaitCommit(m.sock, cancel) }()
 
-	if err := m.create(ctx); err != nil {
-		m.close()
-		m.log.Debug("create failed", "error", err)
-		m.send(reply{Error: err.Error()}) //nolint:errcheck // a creator that has gone needs no reply
-		return statusFailed
+	err = m.create(ctx)
+	if err == nil {
+		err = m.send(reply{})
 	}
-	if err := m.send(reply{}); err != nil {
-		m.close()
-		return statusFailed
+	if err == nil {
+		err = <-committed
 	}
-	if err := <-committed; err != nil {
-		m.close()
+	if err != nil {
+		m.fail(ctx, err)
 		return statusFailed
 	}
 	status := m.serve(ctx)
 	m.close()
 	return status
+}
+
+// fail takes everything back, and tells the creator, or, if that has gone (it
+// may have been killed), removes the state directory in its place.
+func (m *monitor) fail(ctx context.Context, cause error) {
+	m.log.Debug("create failed", "error", cause)
+	gone := ctx.Err() != nil
+	if gone && m.state != nil {
+		if err := m.state.Remove(); err != nil {
+			m.log.Error("remove the state", "error", err)
+		}
+	}
+	m.close()
+	if !gone {
+		m.send(reply{Error: cause.Error()}) //nolint:errcheck // if it goes now, delete cleans up
+	}
 }
 
 // takeOver reads what the creator has to say and takes the inherited files, so
