@@ -103,10 +103,11 @@ func NewBridge(master, in, out *os.File) (*Bridge, error) {
 		copyInput(b.master, in, wait)
 	})
 	b.out.Go(func() { // ends with the slave's last user (EIO), or the master
-		_, _ = io.Copy(out, b.master)
-		// If it was out that failed, the terminal has nobody to show
-		// anything to: hang up.
-		_ = b.master.Close()
+		if !copyOutput(out, b.master) {
+			_ = b.master.Close() // nobody to show anything to: hang up
+		}
+		// Else the master stays open: a session whose leader has closed
+		// the slave and is about to exit would get a SIGHUP.
 	})
 	return b, nil
 }
@@ -134,6 +135,23 @@ func copyInput(to io.Writer, from, stop *os.File) {
 		}
 		if _, err := to.Write(buf[:n]); err != nil {
 			return
+		}
+	}
+}
+
+// copyOutput copies until there is nothing more to read; false if it is the
+// writing that failed.
+func copyOutput(to io.Writer, from io.Reader) bool {
+	buf := make([]byte, 32<<10)
+	for {
+		n, err := from.Read(buf)
+		if n > 0 {
+			if _, err := to.Write(buf[:n]); err != nil {
+				return false
+			}
+		}
+		if err != nil {
+			return true
 		}
 	}
 }

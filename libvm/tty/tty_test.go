@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -147,6 +148,11 @@ func TestBridge(t *testing.T) {
 		t.Fatal(err)
 	}
 	_ = slave.Close()
+	select { // the end of the output alone is no reason to hang up
+	case <-hungUp(b.master):
+		t.Error("the master was closed before Drain")
+	case <-time.After(100 * time.Millisecond):
+	}
 	b.Drain()
 	_ = outW.Close()
 	out, err := io.ReadAll(outR)
@@ -160,6 +166,22 @@ func TestBridge(t *testing.T) {
 	if _, err := io.ReadFull(inR, next); err != nil || string(next) != "next" {
 		t.Errorf("a key after the end was swallowed: %q, %v", next, err)
 	}
+}
+
+// hungUp tells when f is closed.
+func hungUp(f *os.File) <-chan struct{} {
+	c := make(chan struct{})
+	go func() {
+		defer close(c)
+		for {
+			raw, err := f.SyscallConn()
+			if err != nil || raw.Control(func(uintptr) {}) != nil {
+				return
+			}
+			time.Sleep(time.Millisecond)
+		}
+	}()
+	return c
 }
 
 func TestBridgeHangsUpWithoutAReader(t *testing.T) {
