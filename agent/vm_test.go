@@ -341,6 +341,12 @@ func TestGuest(t *testing.T) {
 	t.Run("missing", m.testMissing)
 	t.Run("many", m.testMany)
 	t.Run("bulk", m.testBulk)
+	t.Run("mmap", m.testMmap)
+	t.Run("device filter", m.testDeviceFilter)
+	t.Run("seccomp", m.testSeccomp)
+	t.Run("user namespace", m.testUserNamespace)
+	t.Run("terminal", m.testTerminal)
+	t.Run("left", m.testLeft)
 
 	s, err := m.a.Stats(t.Context(), &api.StatsRequest{})
 	if err != nil {

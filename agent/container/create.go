@@ -127,11 +127,15 @@ func (c *Container) config(r *CreateRequest) (*setup.Config, error) {
 			return nil, err
 		}
 	}
+	cgroupPath, err := cgroup.Path(s.Linux.CgroupsPath, c.id)
+	if err != nil {
+		return nil, err
+	}
 	return &setup.Config{
 		Process: s.Process, Base: c.m.Base, Rootfs: rootfs, Readonly: s.Root.Readonly,
 		Propagation: s.Linux.RootfsPropagation, Mounts: mounts,
 		Devices: setup.MergeDevices(s.Linux.Devices), DeviceDir: c.devices,
-		CgroupNS: c.ns&unix.CLONE_NEWCGROUP != 0,
+		CgroupNS: c.ns&unix.CLONE_NEWCGROUP != 0, CgroupDir: c.m.CgroupRoot + cgroupPath,
 		Hostname: s.Hostname, Domainname: s.Domainname, Sysctl: sysctls,
 		MaskedPaths: s.Linux.MaskedPaths, ReadonlyPaths: s.Linux.ReadonlyPaths,
 		Rows: rows, Cols: cols,

@@ -38,7 +38,8 @@ type Config struct {
 	// DeviceDir has the nodes of the devices by their names Node(i), to be
 	// bound: in a user namespace nobody may make nodes. Empty without one.
 	DeviceDir            string
-	CgroupNS             bool // to be unshared
+	CgroupNS             bool   // to be unshared
+	CgroupDir            string // the container's cgroup, as the guest sees it
 	Hostname, Domainname string
 	Sysctl               map[string]string
 	MaskedPaths          []string

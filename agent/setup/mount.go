@@ -15,14 +15,14 @@ import (
 func mountAll(root *rootDir, c *Config) error {
 	for i := range c.Mounts {
 		m := &c.Mounts[i]
-		if err := mountOne(root, m); err != nil {
+		if err := mountOne(root, m, c); err != nil {
 			return fmt.Errorf("error mounting %q to rootfs at %q: %w", m.Source, m.Destination, err)
 		}
 	}
 	return nil
 }
 
-func mountOne(root *rootDir, m *Mount) error {
+func mountOne(root *rootDir, m *Mount, c *Config) error {
 	o := parseOptions(m.Options)
 	if o.flags&unix.MS_BIND != 0 {
 		return bind(root, m, o)
@@ -37,8 +37,7 @@ func mountOne(root *rootDir, m *Mount) error {
 	case "tmpfs":
 		err = mountTmpfs(root, m, o)
 	case "cgroup", "cgroup2":
-		// Whatever version the config's author had: the guest has version 2.
-		err = mountNew(root, m, "cgroup2", o, "")
+		err = mountCgroup(root, m, o, c)
 	default:
 		err = mountNew(root, m, m.Type, o, o.data)
 	}
@@ -137,6 +136,31 @@ func mountNew(root *rootDir, m *Mount, fstype string, o mountOptions, data strin
 	return mountError(unix.Mount(m.Source, fdPath(fd), fstype, flags, data), flags, data)
 }
 
+// mountCgroup mounts cgroups of version 2, whatever version the config's author
+// had. In a user namespace without a cgroup namespace that is forbidden, and
+// where the guest's sysfs was bound it is there already: the container's part of
+// the guest's hierarchy is bound then.
+func mountCgroup(root *rootDir, m *Mount, o mountOptions, c *Config) error {
+	err := mountNew(root, m, "cgroup2", o, "")
+	if !errors.Is(err, unix.EPERM) && !errors.Is(err, unix.EBUSY) {
+		return err
+	}
+	return bindGuest(root, m, o, c.CgroupDir)
+}
+
+// bindGuest binds a directory of the guest.
+func bindGuest(root *rootDir, m *Mount, o mountOptions, source string) error {
+	fd, err := root.dir(m.Destination)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	if err := unix.Mount(source, fdPath(fd), "", unix.MS_BIND|unix.MS_REC, ""); err != nil {
+		return &os.PathError{Op: "bind", Path: source, Err: err}
+	}
+	return root.remountBind(m.Destination, o.flags)
+}
+
 // mountKernel mounts proc or sysfs, which must not be where a symlink points:
 // programs in the image could be made to trust what is in their place.
 func mountKernel(root *rootDir, m *Mount, o mountOptions) error {
@@ -154,15 +178,7 @@ func mountKernel(root *rootDir, m *Mount, o mountOptions) error {
 	}
 	// In a user namespace sysfs belongs to the owner of the network
 	// namespace, which is the guest's: show the guest's.
-	fd, err := root.dir(m.Destination)
-	if err != nil {
-		return err
-	}
-	defer unix.Close(fd)
-	if err := unix.Mount("/sys", fdPath(fd), "", unix.MS_BIND|unix.MS_REC, ""); err != nil {
-		return os.NewSyscallError("mount", err)
-	}
-	return root.remountBind(m.Destination, o.flags)
+	return bindGuest(root, m, o, "/sys")
 }
 
 // mountTmpfs gives the new file system the mode of the directory that it covers,

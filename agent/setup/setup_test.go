@@ -1,0 +1,208 @@
+package setup
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+)
+
+func TestParseOptions(t *testing.T) {
+	tests := []struct {
+		in   string
+		want mountOptions
+	}{
+		{"", mountOptions{}},
+		{"nosuid noexec nodev ro", mountOptions{flags: unix.MS_NOSUID | unix.MS_NOEXEC | unix.MS_NODEV | unix.MS_RDONLY}},
+		{"ro rw nosuid suid", mountOptions{}},
+		{"rbind rprivate", mountOptions{flags: unix.MS_BIND | unix.MS_REC, propagation: []uintptr{unix.MS_PRIVATE | unix.MS_REC}}},
+		{"bind slave shared", mountOptions{flags: unix.MS_BIND, propagation: []uintptr{unix.MS_SLAVE, unix.MS_SHARED}}},
+		{"mode=755 size=65536k strictatime", mountOptions{flags: unix.MS_STRICTATIME, data: "mode=755,size=65536k"}},
+		{"tmpcopyup uid=5", mountOptions{copyUp: true, data: "uid=5"}},
+		{"rro rnosuid", mountOptions{rec: &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY | unix.MOUNT_ATTR_NOSUID}}},
+		{"rro rrw", mountOptions{rec: &unix.MountAttr{Attr_clr: unix.MOUNT_ATTR_RDONLY}}},
+		{"rnoatime", mountOptions{rec: &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_NOATIME, Attr_clr: unix.MOUNT_ATTR__ATIME}}},
+		{"rnoatime rrelatime", mountOptions{rec: &unix.MountAttr{Attr_clr: unix.MOUNT_ATTR__ATIME}}},
+		{"rstrictatime ratime", mountOptions{rec: &unix.MountAttr{Attr_clr: unix.MOUNT_ATTR__ATIME}}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.in, func(t *testing.T) {
+			got := parseOptions(strings.Fields(tt.in))
+			if diff := cmp.Diff(tt.want, got, cmp.AllowUnexported(mountOptions{})); diff != "" {
+				t.Error(diff)
+			}
+		})
+	}
+}
+
+func FuzzParseOptions(f *testing.F) {
+	f.Add("ro,mode=755,rbind,rnoatime,tmpcopyup")
+	f.Fuzz(func(t *testing.T, s string) {
+		o := parseOptions(strings.Split(s, ","))
+		if o.rec != nil && o.rec.Attr_set&o.rec.Attr_clr&^unix.MOUNT_ATTR__ATIME != 0 {
+			t.Errorf("%q sets and clears %#x", s, o.rec.Attr_set&o.rec.Attr_clr)
+		}
+		for d := range strings.SplitSeq(o.data, ",") {
+			if o.data != "" && (&mountOptions{}).add(d) {
+				t.Errorf("%q is left to the file system", d)
+			}
+		}
+	})
+}
+
+func TestResolve(t *testing.T) {
+	root := t.TempDir()
+	if err := os.MkdirAll(filepath.Join(root, "a/b"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for link, target := range map[string]string{
+		"abs": "/a", "rel": "a/b", "up": "../../../../a", "a/back": "..", "dangling": "/x/y",
+		"loop": "loop", "chain": "abs/b", "dots": "/a/../../..",
+	} {
+		if err := os.Symlink(target, filepath.Join(root, link)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.WriteFile(filepath.Join(root, "file"), nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	tests := []struct{ in, want string }{
+		{"/", ""}, {"", ""}, {"/a/b", "a/b"}, {"a//./b/", "a/b"}, {"/../../a", "a"}, {"/a/b/../..", ""},
+		{"/abs/b", "a/b"}, {"/rel/new/dir", "a/b/new/dir"}, {"/up/b", "a/b"}, {"/a/back/a", "a"},
+		{"/dangling/z", "x/y/z"}, {"/chain", "a/b"}, {"/dots/a", "a"}, {"/new/../../a", "a"}, {"/file/x", "file/x"},
+	}
+	for _, tt := range tests {
+		if got, err := resolve(root, tt.in); got != tt.want || err != nil {
+			t.Errorf("%q: %q, %v; want %q", tt.in, got, err, tt.want)
+		}
+	}
+	if _, err := resolve(root, "/loop"); err == nil {
+		t.Error("a loop is resolved")
+	}
+}
+
+func FuzzResolve(f *testing.F) {
+	root := f.TempDir()
+	if err := os.Symlink("../../etc", filepath.Join(root, "l")); err != nil {
+		f.Fatal(err)
+	}
+	f.Add("/l/../../x")
+	f.Fuzz(func(t *testing.T, name string) {
+		if got, err := resolve(root, name); err == nil && got != "" && !filepath.IsLocal(got) {
+			t.Errorf("%q leads to %q", name, got)
+		}
+	})
+}
+
+// What is made under a root stays in it, and a symlink that appears after the
+// path was resolved is not followed.
+func TestRootDir(t *testing.T) {
+	base := t.TempDir()
+	root, out := filepath.Join(base, "root"), filepath.Join(base, "out")
+	for _, d := range []string{root, out} {
+		if err := os.Mkdir(d, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r, err := openRoot(root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.close()
+	if err := os.Symlink("../out", filepath.Join(root, "link")); err != nil {
+		t.Fatal(err)
+	}
+	fd, err := r.file("/link/sub/file")
+	if err != nil {
+		t.Fatal(err)
+	}
+	unix.Close(fd)
+	if _, err := os.Stat(filepath.Join(root, "out/sub/file")); err != nil {
+		t.Error(err)
+	}
+	if e, _ := os.ReadDir(out); len(e) != 0 {
+		t.Errorf("made outside: %v", e)
+	}
+	if fd, err := r.walk("link/evil"); err == nil {
+		unix.Close(fd)
+		t.Error("walked through a symlink")
+	}
+	fd, err = r.dir("/link/dir")
+	if err != nil {
+		t.Fatal(err)
+	}
+	unix.Close(fd)
+	if fi, err := os.Stat(filepath.Join(root, "out/dir")); err != nil || !fi.IsDir() {
+		t.Error(err)
+	}
+}
+
+func TestCheckSysctl(t *testing.T) {
+	tests := []struct {
+		key      string
+		ipc, uts bool
+		err      string
+	}{
+		{"kernel.msgmax", true, false, ""},
+		{"kernel/msgmax", true, false, ""},
+		{"kernel.msgmax", false, true, `sysctl "kernel.msgmax" is not allowed in the hosts ipc namespace`},
+		{"fs.mqueue.msg_max", true, false, ""},
+		{"kernel.domainname", false, true, ""},
+		{"kernel.hostname", true, true, `sysctl "kernel.hostname" is not allowed as it conflicts with the OCI "hostname" field`},
+		{"net.ipv4.ip_forward", false, false, ""},
+		{"vm.swappiness", true, true, `sysctl "vm.swappiness" is not in a separate kernel namespace`},
+	}
+	for _, tt := range tests {
+		err := CheckSysctl(tt.key, tt.ipc, tt.uts)
+		if (err == nil) != (tt.err == "") || (err != nil && err.Error() != tt.err) {
+			t.Errorf("%s: %v, want %s", tt.key, err, tt.err)
+		}
+	}
+}
+
+func TestSysctlFile(t *testing.T) {
+	for key, want := range map[string]string{
+		"net.ipv4.ip_forward":             "/proc/sys/net/ipv4/ip_forward",
+		"net/ipv4/conf/eth0.1/forwarding": "/proc/sys/net/ipv4/conf/eth0.1/forwarding",
+		"net.ipv4.conf.eth0/1.forwarding": "/proc/sys/net/ipv4/conf/eth0.1/forwarding",
+		"net.//.//.x":                     "",
+		"/etc/passwd":                     "",
+		"":                                "",
+	} {
+		got, err := SysctlFile(key)
+		if got != want || (err != nil) != (want == "") {
+			t.Errorf("%q: %q, %v; want %q", key, got, err, want)
+		}
+	}
+}
+
+func FuzzSysctlFile(f *testing.F) {
+	f.Add("net.ipv4.ip_forward")
+	f.Add("net/ipv4/conf/eth0.1/forwarding")
+	f.Add("a.../../.b")
+	f.Fuzz(func(t *testing.T, key string) {
+		if file, err := SysctlFile(key); err == nil && !strings.HasPrefix(filepath.Clean(file), "/proc/sys/") {
+			t.Errorf("%q is %q", key, file)
+		}
+	})
+}
+
+func TestMergeDevices(t *testing.T) {
+	mode := os.FileMode(0o600)
+	got := MergeDevices([]specs.LinuxDevice{
+		{Path: "/dev/fuse", Type: "c", Major: 10, Minor: 229},
+		{Path: "/dev/./null", Type: "c", Major: 1, Minor: 3, FileMode: &mode},
+	})
+	var paths []string
+	for _, d := range got {
+		paths = append(paths, d.Path)
+	}
+	want := []string{"/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/tty", "/dev/fuse", "/dev/./null"}
+	if diff := cmp.Diff(want, paths); diff != "" {
+		t.Error(diff)
+	}
+}
