@@ -45,6 +45,10 @@ func (m *monitor) startMachine(ctx context.Context) (*machine, error) {
 	if m.launch.Config.Backend == config.BackendKVM {
 		return nil, errors.New("backend kvm: runv has no VMM of its own yet; qemu uses KVM where the hardware has it (--backend qemu)")
 	}
+	backend, err := qemu.New(m.launch.Config.QEMU, m.state.File(), m.log)
+	if err != nil {
+		return nil, err
+	}
 	vc, err := m.vmConfig()
 	if err != nil {
 		return nil, err
@@ -62,10 +66,6 @@ func (m *monitor) startMachine(ctx context.Context) (*machine, error) {
 		return fail(err)
 	}
 	sock := vsock.New(vm.GuestCID)
-	backend, err := qemu.New(m.launch.Config.QEMU, m.state.File(), m.log)
-	if err != nil {
-		return fail(err)
-	}
 	g, err := guest.New(sock)
 	if err != nil {
 		return fail(err)
@@ -111,7 +111,7 @@ func (m *monitor) vmConfig() (vm.Config, error) {
 // once, which ends the VM: nobody should wait for a guest that is dead. The
 // dummy network interface is the driver's gift that no container expects.
 func commandLine(extra string, debug bool) string {
-	params := []string{"console=ttyS0", "panic=-1", "reboot=t", "random.trust_cpu=on", "dummy.numdummies=0", "rdinit=/init"}
+	params := []string{"console=ttyS0", "panic=-1", "random.trust_cpu=on", "percpu_alloc=page", "dummy.numdummies=0", "rdinit=/init"}
 	if !debug {
 		params = append(params, "quiet")
 	}

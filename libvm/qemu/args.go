@@ -34,18 +34,22 @@ type arguments struct {
 func (a *arguments) add(args ...string) { a.args = append(a.args, args...) }
 
 // machine adds what every guest has: microvm without legacy parts, memory that
-// the vhost-user devices can map, and no configuration from the host.
-func (a *arguments) machine(c vm.Config, accel accelerator) {
-	acpi := "off"
-	if c.ACPI {
-		acpi = "on"
+// the vhost-user devices can map, and no configuration from the host. tscKHz is
+// the frequency of the host's TSC, in kHz, 0 if unknown or not needed.
+func (a *arguments) machine(c vm.Config, accel accelerator, tscKHz uint32) {
+	// The CMOS clock stays: a kernel that does not find one waits 1 s for it.
+	machine := "microvm,isa-serial=on,memory-backend=mem,acpi=" + onOff(c.ACPI)
+	if tscKHz != 0 {
+		machine += ",pit=off"
 	}
-	a.add("-M", "microvm,acpi="+acpi+",isa-serial=on,memory-backend=mem")
+	a.add("-M", machine)
 	switch accel {
 	case accelKVM:
 		a.add("-accel", "kvm", "-cpu", "host")
 	case accelTCG:
-		a.add("-accel", fmt.Sprintf("tcg,thread=multi,tb-size=%d", tbSize), "-cpu", "max")
+		// TCG runs "rep movsb" byte by byte; without these features the guest's
+		// kernel copies by words.
+		a.add("-accel", fmt.Sprintf("tcg,thread=multi,tb-size=%d", tbSize), "-cpu", "max,-erms,-fsrm")
 	}
 	a.add(
 		"-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
@@ -55,8 +59,31 @@ func (a *arguments) machine(c vm.Config, accel accelerator) {
 		// The vhost-user devices have no legacy interface.
 		"-global", "virtio-mmio.force-legacy=false",
 		"-kernel", c.Kernel,
-		"-append", c.Cmdline,
+		"-append", commandLine(c, tscKHz),
 	)
+}
+
+// commandLine is the guest kernel's: what the caller wants, and what this
+// machine makes possible. agent/kernel/README.md says what each option is for.
+func commandLine(c vm.Config, tscKHz uint32) string {
+	params := []string{c.Cmdline, "reboot=t", "no_timer_check", "lapic_timer_khz=1000000"}
+	if !c.ACPI {
+		params = append(params, "acpi=off")
+	}
+	if c.CPUs == 1 {
+		params = append(params, "noreplace-smp")
+	}
+	if tscKHz != 0 {
+		params = append(params, fmt.Sprintf("tsc_early_khz=%d", tscKHz), "tsc=reliable")
+	}
+	return strings.Join(params, " ")
+}
+
+func onOff(on bool) string {
+	if on {
+		return "on"
+	}
+	return "off"
 }
 
 // chardev adds a socket chardev over an inherited fd.

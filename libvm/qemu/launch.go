@@ -41,7 +41,7 @@ type launch struct {
 
 // prepare makes the sockets and the command line.
 func (l *launch) prepare(devices []virtio.Device) error {
-	l.args.machine(l.config, l.backend.accel)
+	l.args.machine(l.config, l.backend.accel, l.backend.tscKHz())
 	initrd, err := unix.FcntlInt(l.config.Initrd.Fd(), unix.F_DUPFD_CLOEXEC, 0)
 	if err != nil {
 		return os.NewSyscallError("fcntl", err)

@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"runv/libvm/tsc"
 	"runv/libvm/virtio"
 	"runv/libvm/vm"
 )
@@ -32,6 +33,7 @@ type Backend struct {
 	accel  accelerator
 	run    *os.File
 	log    *slog.Logger
+	clock  tsc.Sample // taken by New; Start compares it with one of its own
 }
 
 var _ vm.Backend = (*Backend)(nil)
@@ -44,7 +46,11 @@ func New(binary string, run *os.File, log *slog.Logger) (*Backend, error) {
 	if err != nil {
 		return nil, err
 	}
-	b := &Backend{binary: path, accel: accelKVM, run: run, log: log}
+	clock, err := tsc.Now()
+	if err != nil {
+		return nil, fmt.Errorf("qemu: %w", err)
+	}
+	b := &Backend{binary: path, accel: accelKVM, run: run, log: log, clock: clock}
 	if reason := NoKVM(); reason != nil {
 		b.accel = accelTCG
 		log.Warn("no hardware virtualization: the guest is emulated and slow", "reason", reason)
@@ -70,6 +76,28 @@ func Find(name string) (string, error) {
 		return "", fmt.Errorf("qemu: %w (install it: apt-get install qemu-system-x86, or name it with RUNV_QEMU)", err)
 	}
 	return path, nil
+}
+
+// tscKHz returns the frequency of the host's TSC, which a guest under TCG has as
+// its own and cannot measure on a busy host, in kHz; 0 if the guest has to see
+// for itself.
+func (b *Backend) tscKHz() uint32 {
+	if b.accel != accelTCG {
+		return 0 // KVM tells its guests
+	}
+	now, err := tsc.Now()
+	if err != nil {
+		return 0
+	}
+	khz, err := tsc.KHz(b.clock, now)
+	if errors.Is(err, tsc.ErrTooSoon) {
+		khz, err = tsc.Measure()
+	}
+	if err != nil {
+		b.log.Warn("the guest has to measure its clock", "error", err)
+		return 0
+	}
+	return khz
 }
 
 // Name returns "qemu" and how it executes the guest.

@@ -75,20 +75,25 @@ func ended(t *testing.T, v vm.VM) error {
 func TestArguments(t *testing.T) {
 	c := config(t)
 	var a arguments
-	a.machine(c, accelTCG)
+	a.machine(c, accelTCG, 2_400_123)
 	got := strings.Join(a.args, " ")
-	for _, want := range []string{"-M microvm,acpi=off,", "memory-backend=mem", "memory-backend-memfd,id=mem,size=64M,share=on", "-smp 2", "-m 64M", "-kernel /kernel", "-append quiet", "-nodefaults", "-no-reboot", "-accel tcg,"} {
+	for _, want := range []string{"-M microvm,isa-serial=on,memory-backend=mem,acpi=off,pit=off ", "memory-backend-memfd,id=mem,size=64M,share=on", "-smp 2", "-m 64M", "-kernel /kernel", "-append quiet reboot=t", " acpi=off ", "tsc_early_khz=2400123 tsc=reliable", "-nodefaults", "-no-reboot", "-accel tcg,"} {
 		if !strings.Contains(got, want) {
 			t.Errorf("arguments lack %q: %s", want, got)
 		}
 	}
 	c.ACPI = true
 	var withACPI arguments
-	withACPI.machine(c, accelKVM)
+	withACPI.machine(c, accelKVM, 0)
 	got = strings.Join(withACPI.args, " ")
-	for _, want := range []string{"acpi=on", "-accel kvm -cpu host"} {
+	for _, want := range []string{"acpi=on ", "-accel kvm -cpu host"} {
 		if !strings.Contains(got, want) {
 			t.Errorf("arguments lack %q: %s", want, got)
+		}
+	}
+	for _, not := range []string{"pit=off", "tsc_early_khz", "acpi=off", "noreplace-smp"} {
+		if strings.Contains(got, not) {
+			t.Errorf("arguments have %q: %s", not, got)
 		}
 	}
 }
