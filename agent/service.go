@@ -91,6 +91,7 @@ func (s *service) CreateContainer(_ context.Context, r *api.CreateContainerReque
 	c, err := s.m.Create(&container.CreateRequest{
 		ID: r.Id, Spec: r.Spec, Trees: trees, Stdio: stdio(r.Stdio), Rows: r.Rows, Cols: r.Cols,
 		DeviceFilter: r.DeviceFilter, Seccomp: r.Seccomp, SeccompFlags: r.SeccompFlags,
+		NoNewKeyring: r.NoNewKeyring,
 	})
 	if err != nil {
 		return nil, failed(err)

@@ -16,6 +16,8 @@ type bundleConfig struct {
 	rootfs string          // absolute
 	spec   *specs.Spec     // Process is set
 	raw    json.RawMessage // spec, for the monitor
+
+	warnings []string // what is not quite right with it
 }
 
 func (b *bundleConfig) terminal() bool { return b.spec.Process.Terminal }
@@ -30,14 +32,11 @@ func (r *Runtime) loadBundle(o CreateOptions) (*bundleConfig, error) {
 	if err != nil {
 		return nil, err
 	}
-	for _, w := range b.Warnings {
-		r.Log.Warn(w)
-	}
 	raw, err := json.Marshal(b.Spec)
 	if err != nil {
 		return nil, err
 	}
-	return &bundleConfig{path: b.Dir, rootfs: b.Rootfs, spec: b.Spec, raw: raw}, nil
+	return &bundleConfig{path: b.Dir, rootfs: b.Rootfs, spec: b.Spec, raw: raw, warnings: b.Warnings}, nil
 }
 
 // resolve puts together what config.toml, the bundle, the environment and the

@@ -48,6 +48,8 @@ type container struct {
 	dir     *state.Dir // locked
 	monitor Monitor    // nil before start
 	pidFile string     // to remove on abort
+
+	warnings []string // about the bundle
 }
 
 // Create makes a container whose workload waits for its exec. SIGINT, SIGTERM,
@@ -92,7 +94,7 @@ func (r *Runtime) newContainer(b *bundleConfig, o CreateOptions) (*container, er
 	if err != nil {
 		return nil, err
 	}
-	c := &container{runtime: r, dir: d}
+	c := &container{runtime: r, dir: d, warnings: b.warnings}
 	self, err := state.Self()
 	if err == nil {
 		err = d.Save(state.State{
@@ -142,6 +144,10 @@ func (c *container) commit(ctx context.Context, pidFile string) error {
 	if err := c.monitor.Commit(); err != nil {
 		return err
 	}
+	// Not before: an engine takes the one line of a failed create for the error.
+	for _, w := range c.warnings {
+		c.runtime.Log.Warn(w)
+	}
 	return c.dir.Unlock()
 }
 
@@ -168,6 +174,7 @@ func (r *Runtime) monitorOptions(b *bundleConfig, o CreateOptions) (monitor.Opti
 			ID: o.ID, Bundle: b.path, Rootfs: b.rootfs, Spec: b.raw,
 			Root: r.Root, StateDir: filepath.Join(r.Root, o.ID),
 			Kernel: kernel, Config: cfg, LogJSON: r.LogJSON, Debug: r.Debug,
+			NoNewKeyring: o.NoNewKeyring,
 		},
 		Log:        r.LogFile,
 		Namespaces: monitor.NamespacesOf(b.spec),

@@ -322,10 +322,11 @@ type CreateContainerRequest struct {
 	Stdio         *Stdio                 `protobuf:"bytes,4,opt,name=stdio,proto3" json:"stdio,omitempty"`
 	Rows          uint32                 `protobuf:"varint,5,opt,name=rows,proto3" json:"rows,omitempty"` // terminal size, characters; 0: unknown
 	Cols          uint32                 `protobuf:"varint,6,opt,name=cols,proto3" json:"cols,omitempty"`
-	DeviceFilter  []byte                 `protobuf:"bytes,7,opt,name=device_filter,json=deviceFilter,proto3" json:"device_filter,omitempty"`  // eBPF program of type cgroup_device (array of struct bpf_insn); empty: none
-	Seccomp       []byte                 `protobuf:"bytes,8,opt,name=seccomp,proto3" json:"seccomp,omitempty"`                                // classic BPF program (array of struct sock_filter); empty: none
-	SeccompFlags  uint32                 `protobuf:"varint,9,opt,name=seccomp_flags,json=seccompFlags,proto3" json:"seccomp_flags,omitempty"` // flags of seccomp(2)
-	PreserveFds   uint32                 `protobuf:"varint,10,opt,name=preserve_fds,json=preserveFds,proto3" json:"preserve_fds,omitempty"`   // reserved
+	DeviceFilter  []byte                 `protobuf:"bytes,7,opt,name=device_filter,json=deviceFilter,proto3" json:"device_filter,omitempty"`     // eBPF program of type cgroup_device (array of struct bpf_insn); empty: none
+	Seccomp       []byte                 `protobuf:"bytes,8,opt,name=seccomp,proto3" json:"seccomp,omitempty"`                                   // classic BPF program (array of struct sock_filter); empty: none
+	SeccompFlags  uint32                 `protobuf:"varint,9,opt,name=seccomp_flags,json=seccompFlags,proto3" json:"seccomp_flags,omitempty"`    // flags of seccomp(2)
+	PreserveFds   uint32                 `protobuf:"varint,10,opt,name=preserve_fds,json=preserveFds,proto3" json:"preserve_fds,omitempty"`      // reserved
+	NoNewKeyring  bool                   `protobuf:"varint,11,opt,name=no_new_keyring,json=noNewKeyring,proto3" json:"no_new_keyring,omitempty"` // the processes keep the agent's session keyring
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -428,6 +429,13 @@ func (x *CreateContainerRequest) GetPreserveFds() uint32 {
 		return x.PreserveFds
 	}
 	return 0
+}
+
+func (x *CreateContainerRequest) GetNoNewKeyring() bool {
+	if x != nil {
+		return x.NoNewKeyring
+	}
+	return false
 }
 
 type CreateContainerResponse struct {
@@ -1255,7 +1263,7 @@ const file_agent_api_agent_proto_rawDesc = "" +
 	"\x05Stdio\x12\x14\n" +
 	"\x05stdin\x18\x01 \x01(\fR\x05stdin\x12\x16\n" +
 	"\x06stdout\x18\x02 \x01(\fR\x06stdout\x12\x16\n" +
-	"\x06stderr\x18\x03 \x01(\fR\x06stderr\"\xc2\x02\n" +
+	"\x06stderr\x18\x03 \x01(\fR\x06stderr\"\xe8\x02\n" +
 	"\x16CreateContainerRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04spec\x18\x02 \x01(\fR\x04spec\x12)\n" +
@@ -1267,7 +1275,8 @@ const file_agent_api_agent_proto_rawDesc = "" +
 	"\aseccomp\x18\b \x01(\fR\aseccomp\x12#\n" +
 	"\rseccomp_flags\x18\t \x01(\rR\fseccompFlags\x12!\n" +
 	"\fpreserve_fds\x18\n" +
-	" \x01(\rR\vpreserveFds\"+\n" +
+	" \x01(\rR\vpreserveFds\x12$\n" +
+	"\x0eno_new_keyring\x18\v \x01(\bR\fnoNewKeyring\"+\n" +
 	"\x17CreateContainerResponse\x12\x10\n" +
 	"\x03pid\x18\x01 \x01(\rR\x03pid\"'\n" +
 	"\x15StartContainerRequest\x12\x0e\n" +

@@ -18,15 +18,16 @@ import (
 
 // Container is one container. Its first process exists from Create on.
 type Container struct {
-	id      string
-	m       *Manager
-	spec    *spec
-	ns      uintptr // clone flags of its own namespaces
-	group   *cgroup.Group
-	pidfd   int // of the first process, to join its namespaces; -1: none
-	devices string
-	created atomic.Bool
-	watch   sync.WaitGroup // of the processes' ends
+	id        string
+	noKeyring bool // its processes keep the session keyring of the agent
+	m         *Manager
+	spec      *spec
+	ns        uintptr // clone flags of its own namespaces
+	group     *cgroup.Group
+	pidfd     int // of the first process, to join its namespaces; -1: none
+	devices   string
+	created   atomic.Bool
+	watch     sync.WaitGroup // of the processes' ends
 
 	init *process
 	peer *setup.Peer

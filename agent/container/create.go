@@ -24,6 +24,7 @@ type CreateRequest struct {
 	DeviceFilter []byte // struct bpf_insn[]; empty: none
 	Seccomp      []byte // struct sock_filter[]; empty: none
 	SeccompFlags uint32
+	NoNewKeyring bool // the processes keep the agent's session keyring
 }
 
 // Create makes a container up to its first process, which waits for Start.
@@ -35,7 +36,7 @@ func (m *Manager) Create(r *CreateRequest) (*Container, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &Container{id: r.ID, m: m, spec: s, pidfd: -1, execs: make(map[string]*process)}
+	c := &Container{id: r.ID, noKeyring: r.NoNewKeyring, m: m, spec: s, pidfd: -1, execs: make(map[string]*process)}
 	if err := m.reserve(c); err != nil {
 		return nil, err
 	}
@@ -140,12 +141,17 @@ func (c *Container) config(r *CreateRequest) (*setup.Config, error) {
 		MaskedPaths: s.Linux.MaskedPaths, ReadonlyPaths: s.Linux.ReadonlyPaths,
 		Rows: rows, Cols: cols,
 		Seccomp: r.Seccomp, SeccompFlags: r.SeccompFlags,
-		Personality: personality, KeyringName: keyringName(c.id), LastCap: c.m.LastCap,
+		Personality: personality, KeyringName: c.keyringName(), LastCap: c.m.LastCap,
 	}, nil
 }
 
-// keyringName is runc's.
-func keyringName(id string) string { return "_ses." + id }
+// keyringName is that of the session keyring, as runc has it; empty for none.
+func (c *Container) keyringName() string {
+	if c.noKeyring {
+		return ""
+	}
+	return "_ses." + c.id
+}
 
 func (c *Container) makeGroup(filter []byte) error {
 	path, err := cgroup.Path(c.spec.Linux.CgroupsPath, c.id)

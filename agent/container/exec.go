@@ -90,7 +90,7 @@ func (c *Container) newExec(r *ExecRequest) (*process, *task.Settings, error) {
 	c.execs[r.ExecID] = p
 	return p, &task.Settings{
 		Process: &sp, Seccomp: r.Seccomp, SeccompFlags: r.SeccompFlags,
-		Personality: personality, KeyringName: keyringName(c.id), LastCap: c.m.LastCap,
+		Personality: personality, KeyringName: c.keyringName(), LastCap: c.m.LastCap,
 	}, nil
 }
 

@@ -97,7 +97,7 @@ func (c *container) configureGuest(ctx context.Context) error {
 // createRequest compiles what the guest only installs.
 func (c *container) createRequest() (*api.CreateContainerRequest, error) {
 	m := c.monitor
-	req := &api.CreateContainerRequest{Id: m.launch.ID, Spec: m.launch.Spec, Stdio: c.relay.stdio()}
+	req := &api.CreateContainerRequest{Id: m.launch.ID, Spec: m.launch.Spec, Stdio: c.relay.stdio(), NoNewKeyring: m.launch.NoNewKeyring}
 	for _, t := range m.view.Trees {
 		req.Trees = append(req.Trees, &api.Tree{Mount: int32(t.Mount), Path: treeKey(m.launch.ID, t.Mount) + "/" + t.Name})
 	}
@@ -120,7 +120,7 @@ func compileSeccomp(p *specs.LinuxSeccomp) ([]byte, uint32, error) {
 	}
 	f, err := seccomp.Compile(p)
 	if err != nil {
-		return nil, 0, fmt.Errorf("linux.seccomp: %w", err)
+		return nil, 0, err
 	}
 	return f.Program, f.Flags, nil
 }
@@ -130,6 +130,9 @@ func (c *container) save(s state.Status) error {
 	m := c.monitor
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if c.status == state.Stopped {
+		return nil // it has ended meanwhile
+	}
 	c.status = s
 	return m.state.Save(state.State{
 		Public: state.Public{

@@ -46,6 +46,8 @@ type Launch struct {
 	LogFile  bool            // the log is among the inherited files
 	LogJSON  bool            // its format
 	Debug    bool
+
+	NoNewKeyring bool // --no-new-keyring
 }
 
 // Options is what Start needs.

@@ -49,6 +49,7 @@ func (m *monitor) startMachine(ctx context.Context) (*machine, error) {
 	if err != nil {
 		return nil, err
 	}
+	m.degraded = backend.Degraded()
 	vc, err := m.vmConfig()
 	if err != nil {
 		return nil, err

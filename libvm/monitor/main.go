@@ -3,7 +3,9 @@ package monitor
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"os"
@@ -38,6 +40,10 @@ type monitor struct {
 	term    *terminal
 	view    *hostfs.View
 	machine *machine
+	// degraded is why the backend is not as fast as it could be. It is logged
+	// only when the container exists: an engine takes the one line of a failed
+	// create for the error.
+	degraded error
 
 	container *container
 }
@@ -45,6 +51,9 @@ type monitor struct {
 // Main is the hidden monitor command; it returns the exit status.
 func Main() int {
 	m, err := takeOver()
+	if errors.Is(err, io.EOF) {
+		return statusFailed // the creator was interrupted before it said anything
+	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "runv monitor:", err) //nolint:errcheck // nobody else to tell
 		return statusFailed

@@ -1,6 +1,7 @@
 package monitor
 
 import (
+	"errors"
 	"os"
 	"runtime"
 	"syscall"
@@ -17,6 +18,9 @@ const kept = 1<<unix.CAP_CHOWN | 1<<unix.CAP_DAC_OVERRIDE | 1<<unix.CAP_DAC_READ
 // onlineCPUs is how many vCPUs can run at the same time.
 func onlineCPUs() int { return runtime.NumCPU() }
 
+// errCgo says why a monitor of this build cannot run.
+var errCgo = errors.New("this runv was built with cgo, in which Go cannot change the privileges of all threads: build it with make, or CGO_ENABLED=0")
+
 // dropCapabilities cuts the capabilities of all threads down to kept, for good.
 func dropCapabilities() error {
 	for c := uintptr(0); c <= unix.CAP_LAST_CAP; c++ {
@@ -24,7 +28,9 @@ func dropCapabilities() error {
 			continue
 		}
 		// EINVAL: a capability that this kernel does not have.
-		if _, _, errno := syscall.AllThreadsSyscall(unix.SYS_PRCTL, unix.PR_CAPBSET_DROP, c, 0); errno != 0 && errno != unix.EINVAL {
+		if _, _, errno := syscall.AllThreadsSyscall(unix.SYS_PRCTL, unix.PR_CAPBSET_DROP, c, 0); errno == unix.ENOTSUP {
+			return errCgo
+		} else if errno != 0 && errno != unix.EINVAL {
 			return os.NewSyscallError("prctl", errno)
 		}
 	}

@@ -44,6 +44,9 @@ func (m *monitor) serve(ctx context.Context) int {
 		defer close(signalled)
 		m.forwardSignals(ctx)
 	}()
+	if m.degraded != nil {
+		m.log.Warn("no hardware virtualization: the guest is emulated and slow", "reason", m.degraded)
+	}
 	status, err := m.container.wait(ctx)
 	if err != nil {
 		m.log.Error("the container was lost", "error", err)
@@ -58,9 +61,10 @@ func (m *monitor) serve(ctx context.Context) int {
 // signal a container by its pid, too. SIGWINCH and a hang-up come from the
 // terminal and concern that.
 func (m *monitor) forwardSignals(ctx context.Context) {
+	// Never stopped: what comes after the workload has ended, such as the hang-up
+	// of a client that has read everything, must not change our exit status.
 	c := make(chan os.Signal, 32)
 	signal.Notify(c)
-	defer signal.Stop(c)
 	for {
 		select {
 		case <-ctx.Done():

@@ -29,11 +29,12 @@ const (
 
 // Backend starts VMs with one QEMU binary.
 type Backend struct {
-	binary string
-	accel  accelerator
-	run    *os.File
-	log    *slog.Logger
-	clock  tsc.Sample // taken by New; Start compares it with one of its own
+	binary   string
+	accel    accelerator
+	degraded error // why accel is not KVM
+	run      *os.File
+	log      *slog.Logger
+	clock    tsc.Sample // taken by New; Start compares it with one of its own
 }
 
 var _ vm.Backend = (*Backend)(nil)
@@ -51,12 +52,14 @@ func New(binary string, run *os.File, log *slog.Logger) (*Backend, error) {
 		return nil, fmt.Errorf("qemu: %w", err)
 	}
 	b := &Backend{binary: path, accel: accelKVM, run: run, log: log, clock: clock}
-	if reason := NoKVM(); reason != nil {
+	if b.degraded = NoKVM(); b.degraded != nil {
 		b.accel = accelTCG
-		log.Warn("no hardware virtualization: the guest is emulated and slow", "reason", reason)
 	}
 	return b, nil
 }
+
+// Degraded says why guests are emulated, or nil if they are not.
+func (b *Backend) Degraded() error { return b.degraded }
 
 // DefaultBinary is the QEMU that is looked for when none is named.
 const DefaultBinary = "qemu-system-x86_64"
