@@ -5,10 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"os"
+	"os/signal"
 	"sync"
 
 	"github.com/containerd/ttrpc"
 	"github.com/mdlayher/vsock"
+	"golang.org/x/sys/unix"
 
 	"runv/agent/api"
 	"runv/agent/cgroup"
@@ -23,6 +26,7 @@ const controlPort = 1024
 // run boots the guest and serves the host until it is gone.
 func run() error {
 	booted := bootNanos()
+	ignoreSignals()
 	if err := loadModules(); err != nil {
 		return err
 	}
@@ -57,11 +61,21 @@ func run() error {
 		CgroupRoot: cgroup.Root, LastCap: lastCap,
 	}}
 	s.m.Dial = s.dialStream
-	container.Warm()
 	if err := <-dialed; err != nil {
 		return fmt.Errorf("dial the host: %w", err)
 	}
+	// While the host makes up its mind.
+	var warm sync.WaitGroup
+	warm.Go(container.Warm)
+	defer warm.Wait()
 	return serve(ctx, conn, s)
+}
+
+// ignoreSignals takes what would end a Go program: a container without a pid
+// namespace of its own may send it to PID 1. They are not ignored as the kernel
+// means it, since the workloads would inherit that.
+func ignoreSignals() {
+	signal.Notify(make(chan os.Signal, 1), unix.SIGHUP, unix.SIGINT, unix.SIGQUIT, unix.SIGTERM)
 }
 
 // serve answers calls on one connection until it breaks.

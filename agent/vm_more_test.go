@@ -135,3 +135,15 @@ func (m *machine) testLeft(t *testing.T) {
 		t.Errorf("cgroups %q %q, want only that of the container that looks", lines, errs)
 	}
 }
+
+// A container in the guest's own pid namespace can reach PID 1, and leave
+// processes behind: neither matters.
+func (m *machine) testGuestPids(t *testing.T) {
+	s := testSpec("sh", "-c", "kill -TERM 1; kill -INT 1; sleep 1000 & echo $(($$ > 1))")
+	s.Linux.Namespaces = []specs.LinuxNamespace{{Type: specs.MountNamespace}}
+	s.Hostname = ""
+	out, errs, w := m.run(t, "pids", s, nil)
+	if out != "1\n" || errs != "" || w.Status != 0 {
+		t.Errorf("%q %q %v", out, errs, w)
+	}
+}

@@ -1,15 +1,10 @@
 package main
 
 import (
-	"bytes"
-	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
-	"net"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -21,298 +16,7 @@ import (
 
 	"runv/agent/api"
 	"runv/libvm/guest"
-	"runv/libvm/initramfs"
-	"runv/libvm/vhostuser"
-	"runv/libvm/virtio/fs"
-	"runv/libvm/virtio/fs/passthrough"
-	"runv/libvm/virtio/vsock"
 )
-
-// patience bounds each wait; a guest is emulated, and the machine shared.
-const patience = 60 * time.Second
-
-// machine is a guest under QEMU with the agent as its init.
-type machine struct {
-	g      *guest.Guest
-	a      api.AgentService
-	rootfs string // on the host
-	ended  chan struct{}
-	out    *console
-}
-
-// console keeps what the guest prints.
-type console struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (c *console) Write(b []byte) (int, error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.b.Write(b)
-}
-
-func (c *console) String() string {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.b.String()
-}
-
-func boot(t *testing.T) *machine {
-	t.Helper()
-	qemu, err := exec.LookPath("qemu-system-x86_64")
-	if err != nil {
-		t.Skip("no qemu-system-x86_64 (try: apt-get install qemu-system-x86)")
-	}
-	kernel := os.Getenv("RUNV_TEST_KERNEL")
-	if kernel == "" {
-		t.Skip("no guest kernel (try: make kernel, and RUNV_TEST_KERNEL=FILE)")
-	}
-	busybox, err := exec.LookPath("busybox")
-	if err != nil || os.Getuid() != 0 {
-		t.Skip("no busybox, or not root (try: apt-get install busybox-static, as root)")
-	}
-	m := &machine{rootfs: filepath.Join(t.TempDir(), "rootfs"), ended: make(chan struct{}), out: &console{}}
-	makeRootfs(t, m.rootfs, busybox)
-	v := vsock.New(3)
-	if m.g, err = guest.New(v); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(m.g.Close)
-	m.start(t, qemu, kernel, v, shared(t, m.rootfs))
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
-	defer cancel()
-	go func() {
-		select {
-		case <-m.ended:
-			cancel()
-		case <-ctx.Done():
-		}
-	}()
-	if err := m.g.Accept(ctx); err != nil {
-		t.Fatalf("%v\n%s", err, m.out)
-	}
-	m.a = m.g.Agent()
-	return m
-}
-
-func shared(t *testing.T, rootfs string) *fs.Device {
-	t.Helper()
-	server, err := passthrough.NewServer(passthrough.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	root, err := os.Open(rootfs)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer root.Close()
-	if err := server.AddTree("k", "rootfs", root, false); err != nil {
-		t.Fatal(err)
-	}
-	d, err := fs.New("runv", 1, server)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return d
-}
-
-func (m *machine) start(t *testing.T, qemu, kernel string, v *vsock.Device, f *fs.Device) {
-	t.Helper()
-	ctx, cancel := context.WithCancel(context.Background())
-	cmd := exec.CommandContext(ctx, qemu, "-M", "microvm,accel=tcg,acpi=off,memory-backend=mem",
-		"-nodefaults", "-no-user-config", "-no-reboot", "-display", "none", "-m", "512M", "-smp", "1", "-cpu", "max",
-		"-object", "memory-backend-memfd,id=mem,size=512M,share=on",
-		"-global", "virtio-mmio.force-legacy=false",
-		"-chardev", "socket,id=c0,fd=3", "-device", "vhost-user-vsock-device,chardev=c0",
-		"-chardev", "socket,id=c1,fd=4", "-device", "vhost-user-fs-device,chardev=c1,tag=runv,queue-size=512",
-		"-kernel", kernel, "-initrd", initrd(t), "-serial", "stdio",
-		"-append", "console=ttyS0 reboot=t panic=-1 quiet "+os.Getenv("RUNV_TEST_CMDLINE"))
-	cmd.Stdout, cmd.Stderr = m.out, m.out
-	var served sync.WaitGroup
-	for i := range 2 {
-		conn, frontend, err := vhostuser.Pair()
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer frontend.Close()
-		cmd.ExtraFiles = append(cmd.ExtraFiles, frontend)
-		served.Go(func() {
-			var err error
-			if i == 0 {
-				err = vhostuser.Serve(ctx, conn, v)
-			} else {
-				err = vhostuser.Serve(ctx, conn, f)
-			}
-			if err != nil && !errors.Is(err, context.Canceled) {
-				t.Errorf("vhost-user: %v", err)
-			}
-		})
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	go func() {
-		_ = cmd.Wait()
-		close(m.ended)
-	}()
-	t.Cleanup(func() {
-		cancel()
-		<-m.ended
-		served.Wait()
-		if t.Failed() {
-			t.Logf("console:\n%s", m.out)
-		}
-	})
-}
-
-func initrd(t *testing.T) string {
-	t.Helper()
-	dir := t.TempDir()
-	bin := filepath.Join(dir, "agent")
-	build := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", bin, ".")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("go build: %v\n%s", err, out)
-	}
-	agent, err := os.ReadFile(bin)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if len(agent) > 8<<20 {
-		t.Errorf("the agent has %d bytes, more than 8 MiB", len(agent))
-	}
-	var image bytes.Buffer
-	if err := initramfs.Write(&image, agent, nil); err != nil {
-		t.Fatal(err)
-	}
-	path := filepath.Join(dir, "initrd")
-	if err := os.WriteFile(path, image.Bytes(), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	return path
-}
-
-func makeRootfs(t *testing.T, root, busybox string) {
-	t.Helper()
-	for _, d := range []string{"bin", "etc", "tmp"} {
-		if err := os.MkdirAll(filepath.Join(root, d), 0o755); err != nil {
-			t.Fatal(err)
-		}
-	}
-	b, err := os.ReadFile(busybox)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(filepath.Join(root, "bin/busybox"), b, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	for _, a := range strings.Fields("sh cat echo id ls mount sleep stat stty hostname grep true cut tr dd wc mkdir head touch yes") {
-		if err := os.Symlink("busybox", filepath.Join(root, "bin", a)); err != nil {
-			t.Fatal(err)
-		}
-	}
-}
-
-func testSpec(args ...string) *specs.Spec {
-	caps := []string{"CAP_CHOWN", "CAP_KILL", "CAP_MKNOD"}
-	return &specs.Spec{
-		Version: specs.Version,
-		Root:    &specs.Root{Path: "rootfs"},
-		Process: &specs.Process{
-			Args: args, Cwd: "/", Env: []string{"PATH=/bin"},
-			Capabilities: &specs.LinuxCapabilities{Bounding: caps, Effective: caps, Permitted: caps},
-		},
-		Hostname: "box",
-		Mounts: []specs.Mount{
-			{Destination: "/proc", Type: "proc", Source: "proc"},
-			{Destination: "/dev", Type: "tmpfs", Source: "tmpfs", Options: []string{"nosuid", "strictatime", "mode=755", "size=65536k"}},
-			{Destination: "/dev/pts", Type: "devpts", Source: "devpts", Options: []string{"nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"}},
-			{Destination: "/dev/shm", Type: "tmpfs", Source: "shm", Options: []string{"nosuid", "noexec", "nodev", "mode=1777", "size=65536k"}},
-			{Destination: "/dev/mqueue", Type: "mqueue", Source: "mqueue", Options: []string{"nosuid", "noexec", "nodev"}},
-			{Destination: "/sys", Type: "sysfs", Source: "sysfs", Options: []string{"nosuid", "noexec", "nodev", "ro"}},
-			{Destination: "/sys/fs/cgroup", Type: "cgroup", Source: "cgroup", Options: []string{"nosuid", "noexec", "nodev", "relatime", "ro"}},
-		},
-		Linux: &specs.Linux{Namespaces: []specs.LinuxNamespace{
-			{Type: specs.MountNamespace}, {Type: specs.PIDNamespace}, {Type: specs.IPCNamespace},
-			{Type: specs.UTSNamespace}, {Type: specs.NetworkNamespace}, {Type: specs.CgroupNamespace},
-		}},
-	}
-}
-
-// ends are three streams, and what is to be read of two of them.
-type ends struct{ in, out, err *guest.Stream }
-
-func (m *machine) stdio() (*ends, *api.Stdio) {
-	s := &ends{m.g.NewStream(), m.g.NewStream(), m.g.NewStream()}
-	return s, &api.Stdio{Stdin: s.in.Token, Stdout: s.out.Token, Stderr: s.err.Token}
-}
-
-func conn(t *testing.T, s *guest.Stream) net.Conn {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
-	defer cancel()
-	c, err := s.Wait(ctx)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { c.Close() })
-	if err := c.SetDeadline(time.Now().Add(patience)); err != nil {
-		t.Fatal(err)
-	}
-	return c
-}
-
-// text reads an output stream, and closes it as the monitor does at its EOF.
-func text(c net.Conn) <-chan string {
-	out := make(chan string, 1)
-	go func() {
-		b, _ := io.ReadAll(c)
-		c.Close()
-		out <- string(b)
-	}()
-	return out
-}
-
-func (m *machine) create(t *testing.T, id string, s *specs.Spec, change func(*api.CreateContainerRequest)) (*ends, error) {
-	t.Helper()
-	b, err := json.Marshal(s)
-	if err != nil {
-		t.Fatal(err)
-	}
-	streams, tokens := m.stdio()
-	r := &api.CreateContainerRequest{
-		Id: id, Spec: b, Stdio: tokens, Trees: []*api.Tree{{Mount: -1, Path: "k/rootfs"}},
-	}
-	if change != nil {
-		change(r)
-	}
-	_, err = m.a.CreateContainer(t.Context(), r)
-	return streams, err
-}
-
-// run runs a container to its end, and deletes it.
-func (m *machine) run(t *testing.T, id string, s *specs.Spec, change func(*api.CreateContainerRequest)) (stdout, stderr string, w *api.WaitResponse) {
-	t.Helper()
-	streams, err := m.create(t, id, s, change)
-	if err != nil {
-		t.Fatal(err)
-	}
-	conn(t, streams.in).Close()
-	out, errs := text(conn(t, streams.out)), text(conn(t, streams.err))
-	if _, err := m.a.StartContainer(t.Context(), &api.StartContainerRequest{Id: id}); err != nil {
-		t.Fatal(err)
-	}
-	w, err = m.a.Wait(t.Context(), &api.WaitRequest{Id: id})
-	if err != nil {
-		t.Fatal(err)
-	}
-	stdout, stderr = <-out, <-errs
-	if _, err := m.a.DeleteContainer(t.Context(), &api.DeleteContainerRequest{Id: id}); err != nil {
-		t.Errorf("delete: %v", err)
-	}
-	return stdout, stderr, w
-}
 
 func TestGuest(t *testing.T) {
 	m := boot(t)
@@ -346,6 +50,7 @@ func TestGuest(t *testing.T) {
 	t.Run("seccomp", m.testSeccomp)
 	t.Run("user namespace", m.testUserNamespace)
 	t.Run("terminal", m.testTerminal)
+	t.Run("guest's pids", m.testGuestPids)
 	t.Run("left", m.testLeft)
 
 	s, err := m.a.Stats(t.Context(), &api.StatsRequest{})
@@ -499,7 +204,7 @@ func (m *machine) testMany(t *testing.T) {
 // testBulk has a slow reader; the agent must not keep what is not taken.
 func (m *machine) testBulk(t *testing.T) {
 	const size = 32 << 20
-	streams, err := m.create(t, "bulk", testSpec("head", "-c", fmt.Sprint(size), "/dev/zero"), nil)
+	streams, err := m.create(t, "bulk", testSpec("dd", "if=/dev/zero", "bs=65536", "count=512"), nil)
 	if err != nil {
 		t.Fatal(err)
 	}

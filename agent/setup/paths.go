@@ -107,7 +107,7 @@ func SysctlFile(key string) (string, error) {
 		}
 		return r
 	}, sysctlKey(key))
-	if !filepath.IsLocal(file) {
+	if !filepath.IsLocal(file) || filepath.Clean(file) != file {
 		return "", fmt.Errorf("invalid sysctl %q", key)
 	}
 	return "/proc/sys/" + file, nil
