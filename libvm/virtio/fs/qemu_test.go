@@ -98,12 +98,16 @@ func TestQEMU(t *testing.T) {
 	served := make(chan error, 1)
 	go func() { served <- vhostuser.Serve(ctx, conn, d) }()
 	q.dir, q.chardev, q.files = "/mnt/t/tree", "socket,id=c0,fd=3", []*os.File{frontend}
+	var before, after syscall.Rusage
+	syscall.Getrusage(syscall.RUSAGE_SELF, &before)
 	out := q.run(ctx, t)
+	syscall.Getrusage(syscall.RUSAGE_SELF, &after)
 	frontend.Close() //nolint:errcheck // QEMU had it
 	if err := <-served; err != nil {
 		t.Error(err)
 	}
-	t.Logf("runv:\n%s", steps(out))
+	t.Logf("runv, %v user, %v system:\n%s", time.Duration(after.Utime.Nano()-before.Utime.Nano()),
+		time.Duration(after.Stime.Nano()-before.Stime.Nano()), steps(out))
 	if !regexp.MustCompile(`guest: mountinfo .* /t/tree /tree `).MatchString(out) {
 		t.Errorf("mountinfo does not show the tree's name:\n%s", out)
 	}
@@ -155,5 +159,5 @@ func TestVirtiofsd(t *testing.T) {
 	out := q.run(ctx, t)
 	cancel()
 	cmd.Wait() //nolint:errcheck // it was killed
-	t.Logf("virtiofsd:\n%s", steps(out))
+	t.Logf("virtiofsd, %v user, %v system:\n%s", cmd.ProcessState.UserTime(), cmd.ProcessState.SystemTime(), steps(out))
 }

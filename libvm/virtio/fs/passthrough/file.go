@@ -179,7 +179,6 @@ type dirStream struct {
 	buf    *[dirBytes]byte // what getdents returned; nil when there is nothing left
 	at, n  int             // the part of buf that is not consumed
 	off    int64           // the cookie with which the unconsumed part begins
-	kernel bool            // the descriptor's position is behind buf
 }
 
 func (d *dirStream) free() {

@@ -83,12 +83,13 @@ func (s *Server) addTree(t *tree, fd int) error {
 		return fmt.Errorf("file type %#o: neither a directory nor a regular file", typ)
 	}
 	t.vols.Store(&[]*volume{})
+	tr := traitsOf(fd)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.trees[t.key] != nil {
 		return ErrTreeExists
 	}
-	t.rootVol = s.addVolume(t, &st, fd)
+	t.rootVol = s.addVolume(t, &st, tr)
 	t.dir = &inode{kind: kindKey, typ: unix.S_IFDIR, permanent: true, vol: &volume{tree: t}}
 	t.root = newInode(t.rootVol, &st)
 	t.root.permanent = true
@@ -171,6 +172,7 @@ func (s *Server) volumeOf(t *tree, st *unix.Statx_t, dir int, name string) *volu
 			defer unix.Close(fd)
 		}
 	}
+	tr := traitsOf(fd)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, v := range *t.vols.Load() {
@@ -178,32 +180,40 @@ func (s *Server) volumeOf(t *tree, st *unix.Statx_t, dir int, name string) *volu
 			return v
 		}
 	}
-	v := s.addVolume(t, st, fd)
+	v := s.addVolume(t, st, tr)
 	vols := append((*t.vols.Load())[:len(*t.vols.Load()):len(*t.vols.Load())], v)
 	t.vols.Store(&vols)
 	return v
 }
 
-// addVolume makes the volume of st; fd is a file on it, or -1. Called with s.mu.
-func (s *Server) addVolume(t *tree, st *unix.Statx_t, fd int) *volume {
-	v := &volume{tree: t, dev: devOf(st), mnt: mountOf(st), flush: true}
+// traits are what the type of a file system says about it.
+type traits struct{ btime, flush bool }
+
+// traitsOf asks the file system of fd, or of nothing if fd is -1, which may take
+// as long as a dead server does: no lock is held.
+func traitsOf(fd int) traits {
+	var f unix.Statfs_t
+	if fd < 0 || unix.Fstatfs(fd, &f) != nil {
+		return traits{flush: true}
+	}
+	switch uint32(f.Type) {
+	case magicNFS, magicSMB2, magicCIFS, magicCeph, magic9P, magicAFS, unix.FUSE_SUPER_MAGIC:
+		return traits{flush: true}
+	case unix.OVERLAYFS_SUPER_MAGIC:
+		return traits{}
+	}
+	return traits{btime: true}
+}
+
+// addVolume makes the volume of st. Called with s.mu.
+func (s *Server) addVolume(t *tree, st *unix.Statx_t, tr traits) *volume {
+	v := &volume{tree: t, dev: devOf(st), mnt: mountOf(st), btime: tr.btime, flush: tr.flush}
 	index, ok := s.devs[v.dev]
 	if !ok {
 		index = uint64(len(s.devs))
 		s.devs[v.dev] = index
 	}
 	v.index = index
-	var f unix.Statfs_t
-	if fd < 0 || unix.Fstatfs(fd, &f) != nil {
-		return v
-	}
-	switch uint32(f.Type) {
-	case magicNFS, magicSMB2, magicCIFS, magicCeph, magic9P, magicAFS, unix.FUSE_SUPER_MAGIC:
-	case unix.OVERLAYFS_SUPER_MAGIC:
-		v.flush = false
-	default:
-		v.flush, v.btime = false, true
-	}
 	return v
 }
 
