@@ -91,7 +91,6 @@ type Server struct {
 	trees map[string]*tree
 	order []*tree           // in the order of AddTree: the listing of /
 	devs  map[uint64]uint64 // st_dev to its index in inode numbers
-	epoch uint64            // counts Reset
 }
 
 var _ fuse.RawFileSystem = (*Server)(nil)
@@ -188,7 +187,6 @@ func (s *Server) Close() error {
 // kernel has unmounted the file system or was reset. Trees stay.
 func (s *Server) Reset() {
 	s.mu.Lock()
-	s.epoch++
 	files := s.files.takeAll(func(*file) bool { return true })
 	dead := s.table.takeAll()
 	for _, f := range files {
