@@ -64,6 +64,10 @@ func (g *Group) AttachDevices(prog []byte) error {
 	return nil
 }
 
+// loadTries bounds the attempts to load a program: the verifier gives up with
+// EAGAIN when a signal is pending, as Go's own for preemption may be.
+const loadTries = 5
+
 func loadProg(progType uint32, prog []byte) (int, error) {
 	// The kernel wants to see a license; the filter calls no helper that
 	// would need a particular one.
@@ -72,8 +76,14 @@ func loadProg(progType uint32, prog []byte) (int, error) {
 		progType: progType, insnCnt: uint32(len(prog) / sizeofInsn),
 		insns: unsafe.Pointer(&prog[0]), license: unsafe.Pointer(&license[0]),
 	}
-	fd, _, errno := unix.Syscall(unix.SYS_BPF, unix.BPF_PROG_LOAD,
-		uintptr(unsafe.Pointer(&attr)), unsafe.Sizeof(attr))
+	var fd uintptr
+	errno := unix.EAGAIN
+	for range loadTries {
+		if fd, _, errno = unix.Syscall(unix.SYS_BPF, unix.BPF_PROG_LOAD,
+			uintptr(unsafe.Pointer(&attr)), unsafe.Sizeof(attr)); errno != unix.EAGAIN {
+			break
+		}
+	}
 	runtime.KeepAlive(prog)
 	runtime.KeepAlive(license)
 	if errno != 0 {

@@ -137,10 +137,14 @@ func mountNew(root *rootDir, m *Mount, fstype string, o mountOptions, data strin
 }
 
 // mountCgroup mounts cgroups of version 2, whatever version the config's author
-// had. In a user namespace without a cgroup namespace that is forbidden, and
-// where the guest's sysfs was bound it is there already: the container's part of
-// the guest's hierarchy is bound then.
+// had. Without a cgroup namespace the container's part of the guest's hierarchy
+// is bound, as runc does for version 1: programs look there for their limits, and
+// the guest's other cgroups are none of theirs. So it is where the mount is
+// refused: in a user namespace, or where the guest's sysfs was bound.
 func mountCgroup(root *rootDir, m *Mount, o mountOptions, c *Config) error {
+	if !c.CgroupNS {
+		return bindGuest(root, m, o, c.CgroupDir)
+	}
 	err := mountNew(root, m, "cgroup2", o, "")
 	if !errors.Is(err, unix.EPERM) && !errors.Is(err, unix.EBUSY) {
 		return err

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"math"
+	"os"
 	"strconv"
 	"sync"
 	"time"
@@ -84,8 +85,13 @@ func (c *container) explain(ctx context.Context, err error) error {
 
 // configureGuest is the agent's first call.
 func (c *container) configureGuest(ctx context.Context) error {
+	// What a container without a uts namespace of its own sees.
+	hostname, err := os.Hostname()
+	if err != nil {
+		return fmt.Errorf("host name: %w", err)
+	}
 	r, err := c.agent().Configure(ctx, &api.ConfigureRequest{
-		UnixNanos: time.Now().UnixNano(), Entropy: entropy(), StreamPort: guest.StreamPort,
+		UnixNanos: time.Now().UnixNano(), Entropy: entropy(), StreamPort: guest.StreamPort, Hostname: hostname,
 	})
 	if err != nil {
 		return c.explain(ctx, fmt.Errorf("configure the guest: %w", guest.Error(err)))
