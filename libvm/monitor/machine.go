@@ -6,9 +6,12 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path"
+	"slices"
 	"strings"
 	"time"
 
+	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
 	"runv/libvm/config"
@@ -58,7 +61,7 @@ func (m *monitor) startMachine(ctx context.Context) (*machine, error) {
 		vc.Initrd.Close() //nolint:errcheck // a memfd
 		return nil, err
 	}
-	files, err := passthrough.NewServer(passthrough.Options{AllowDevices: true})
+	files, err := passthrough.NewServer(passthrough.Options{AllowDevices: mayMakeDevices(&m.spec)})
 	if err != nil {
 		return fail(fmt.Errorf("file server: %w", err))
 	}
@@ -78,6 +81,15 @@ func (m *monitor) startMachine(ctx context.Context) (*machine, error) {
 		return fail(err)
 	}
 	return &machine{vm: running, guest: g, files: files, initrd: vc.Initrd}, nil
+}
+
+// mayMakeDevices says whether device nodes may appear in the shared trees: the
+// workload has the capability for it, or its config leaves /dev in the rootfs.
+func mayMakeDevices(spec *specs.Spec) bool {
+	if p := spec.Process; p != nil && p.Capabilities != nil && slices.Contains(p.Capabilities.Bounding, "CAP_MKNOD") {
+		return true
+	}
+	return !slices.ContainsFunc(spec.Mounts, func(m specs.Mount) bool { return path.Clean(m.Destination) == "/dev" })
 }
 
 // close ends the VM and everything that served it.

@@ -13,7 +13,8 @@ import (
 // kept are the capabilities that the file server needs to act for every user of
 // the guest; nothing else that the monitor does from here on needs any.
 const kept = 1<<unix.CAP_CHOWN | 1<<unix.CAP_DAC_OVERRIDE | 1<<unix.CAP_DAC_READ_SEARCH |
-	1<<unix.CAP_FOWNER | 1<<unix.CAP_FSETID | 1<<unix.CAP_SETFCAP | 1<<unix.CAP_MKNOD
+	1<<unix.CAP_FOWNER | 1<<unix.CAP_FSETID | 1<<unix.CAP_SETFCAP | 1<<unix.CAP_MKNOD |
+	1<<unix.CAP_SETUID | 1<<unix.CAP_SETGID // files are made with their owner's ids
 
 // onlineCPUs is how many vCPUs can run at the same time.
 func onlineCPUs() int { return runtime.NumCPU() }
