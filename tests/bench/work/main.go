@@ -30,6 +30,8 @@ func main() {
 	}
 	if err != nil {
 		fmt.Println("work:", err)
+	} else {
+		fmt.Println("work: done")
 	}
 	if inVM {
 		// On a machine without firmware a reset is what ends it.
@@ -38,7 +40,6 @@ func main() {
 	if err != nil {
 		os.Exit(1)
 	}
-	fmt.Println("work: done")
 }
 
 // enter makes the share the root of a bare machine; a container has it already.
