@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -43,13 +44,19 @@ func loadModules() error {
 	return nil
 }
 
+// notHere is how a module's init says that what it drives is not in this
+// machine, or that it is in the kernel already. If it was one without which the
+// host cannot be reached, that shows soon enough.
+var notHere = []error{unix.EEXIST, unix.ENODEV, unix.ENXIO, unix.EOPNOTSUPP}
+
 func loadModule(path string) error {
 	f, err := os.Open(path)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
-	if err := unix.FinitModule(int(f.Fd()), "", 0); err != nil && !errors.Is(err, unix.EEXIST) {
+	err = unix.FinitModule(int(f.Fd()), "", 0)
+	if err != nil && !slices.ContainsFunc(notHere, func(e error) bool { return errors.Is(err, e) }) {
 		return os.NewSyscallError("finit_module", err)
 	}
 	// Its pages are the guest's memory, and it is not read again.
