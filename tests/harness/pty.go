@@ -18,9 +18,8 @@ import (
 // Pty is the master of a terminal with what it has shown so far.
 type Pty struct {
 	T       testing.TB
-	Console console.Console
 	SlaveAt string   // path of the slave, if we made it
-	master  *os.File // the same, non-blocking: closing it ends a read
+	master  *os.File // non-blocking: closing it ends a read
 
 	mu    sync.Mutex
 	shown strings.Builder
@@ -35,15 +34,19 @@ func NewPty(t testing.TB) *Pty {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &Pty{T: t, Console: c, SlaveAt: slave}
-	p.listen()
+	p := &Pty{T: t, SlaveAt: slave}
+	p.listen(c.Fd())
+	if err := c.Close(); err != nil {
+		t.Fatal(err)
+	}
 	return p
 }
 
-// listen collects what the terminal shows, until its last slave is closed.
-func (p *Pty) listen() {
+// listen collects what the terminal of which fd is the master shows, until its
+// last slave is closed.
+func (p *Pty) listen(master uintptr) {
 	p.T.Helper()
-	fd, err := unix.FcntlInt(p.Console.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+	fd, err := unix.FcntlInt(master, unix.F_DUPFD_CLOEXEC, 0)
 	if err != nil {
 		p.T.Fatal(os.NewSyscallError("fcntl", err))
 	}
@@ -75,8 +78,7 @@ func (p *Pty) listen() {
 
 // Close hangs up.
 func (p *Pty) Close() {
-	p.Console.Close() //nolint:errcheck // it may be closed
-	p.master.Close()  //nolint:errcheck // it may be closed
+	p.master.Close() //nolint:errcheck // it may be closed
 }
 
 // Slave opens the other side of a terminal that NewPty made.
@@ -137,7 +139,17 @@ func (p *Pty) All() string {
 // Resize sets the window size, in characters.
 func (p *Pty) Resize(rows, cols uint16) {
 	p.T.Helper()
-	if err := p.Console.Resize(console.WinSize{Height: rows, Width: cols}); err != nil {
+	// Not by Fd, which would make the file blocking.
+	conn, err := p.master.SyscallConn()
+	if err == nil {
+		err = conn.Control(func(fd uintptr) {
+			err := unix.IoctlSetWinsize(int(fd), unix.TIOCSWINSZ, &unix.Winsize{Row: rows, Col: cols})
+			if err != nil {
+				p.T.Errorf("resize: %v", err)
+			}
+		})
+	}
+	if err != nil {
 		p.T.Fatal(err)
 	}
 }
@@ -168,12 +180,12 @@ func (c *ConsoleSocket) Receive() *Pty {
 	if err != nil {
 		c.t.Fatalf("console socket: %v", err)
 	}
-	cons, err := console.ConsoleFromFile(f)
-	if err != nil {
-		c.t.Fatal(err)
+	defer f.Close() //nolint:errcheck // it was duplicated
+	if _, err := console.ConsoleFromFile(f); err != nil {
+		c.t.Fatalf("what was sent is no terminal: %v", err)
 	}
-	p := &Pty{T: c.t, Console: cons}
-	p.listen()
+	p := &Pty{T: c.t}
+	p.listen(f.Fd())
 	return p
 }
 

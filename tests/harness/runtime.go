@@ -19,7 +19,7 @@ import (
 
 // Limit bounds every command and wait of a test: a VM boots in a second, but
 // under emulation on a loaded machine it has taken ten.
-const Limit = 60 * time.Second
+const Limit = 30 * time.Second
 
 // Runtime is runv with a state directory of one test's own.
 type Runtime struct {

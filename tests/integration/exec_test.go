@@ -1,0 +1,272 @@
+package integration
+
+import (
+	"bytes"
+	"crypto/rand"
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"runv/tests/harness"
+)
+
+// sleeper is a container to exec in.
+func sleeper(t *testing.T, changes ...harness.Change) *harness.Container {
+	t.Helper()
+	r := newRuntime(t)
+	return r.Create(r.NewBundle(append([]harness.Change{harness.Args("sleep", "100000")}, changes...)...)).Start()
+}
+
+func TestExec(t *testing.T) {
+	c := sleeper(t)
+	defer c.End()
+	r := c.Runtime
+	for _, tt := range []struct {
+		name   string
+		flags  []string
+		args   []string
+		stdin  string
+		stdout string
+		stderr string // part of it
+		status int
+	}{
+		{"stdio", nil, []string{"sh", "-c", "cat; echo err >&2; exit 7"}, "in", "in", "err\n", 7},
+		{"signal", nil, []string{"sh", "-c", "kill -TERM $$"}, "", "", "", 143},
+		{"kill", nil, []string{"sh", "-c", "kill -9 $$"}, "", "", "", 137},
+		{"user", []string{"--user", "1000:1001"}, []string{"sh", "-c", "id -u; id -g"}, "", "1000\n1001\n", "", 0},
+		{"additional groups", []string{"--user", "1:2", "--additional-gids", "7", "--additional-gids", "8"}, []string{"id", "-G"}, "", "2 7 8\n", "", 0},
+		{"cwd", []string{"--cwd", "/tmp"}, []string{"pwd"}, "", "/tmp\n", "", 0},
+		{"no cwd", []string{"--cwd", "/nosuch"}, []string{"pwd"}, "", "", "/nosuch", 255},
+		{"env", []string{"-e", "A=x,y", "-e", "B="}, []string{"sh", "-c", "echo $A-$B-"}, "", "x,y--\n", "", 0},
+		{"home", []string{"--user", "65534"}, []string{"sh", "-c", "echo $HOME"}, "", "/nonexistent\n", "", 0},
+		{"no new privileges", []string{"--no-new-privs"}, []string{"grep", "NoNewPrivs", "/proc/self/status"}, "", "NoNewPrivs:\t1\n", "", 0},
+		{"capability", []string{"--cap", "CAP_SYS_TIME"}, []string{"grep", "CapEff", "/proc/self/status"}, "", "CapEff:\t0000000022000420\n", "", 0},
+		{"missing", nil, []string{"nosuch"}, "", "", `exec: \"nosuch\": executable file not found in $PATH`, 255},
+		{"missing path", nil, []string{"/no/such"}, "", "", `exec: \"/no/such\": stat /no/such: no such file or directory`, 255},
+		{"not executable", nil, []string{"/etc/passwd"}, "", "", `exec: \"/etc/passwd\": permission denied`, 255},
+		{"same namespaces", nil, []string{"sh", "-c", "readlink /proc/self/ns/pid | cmp - /dev/fd/3 3<<X\n$(readlink /proc/1/ns/pid)\nX"}, "", "", "", 0},
+		{"same cgroup", nil, []string{"cmp", "/proc/1/cgroup", "/proc/self/cgroup"}, "", "", "", 0},
+		{"last line without a newline", nil, []string{"printf", "x"}, "", "x", "", 0},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			args := append(append(append([]string{"exec"}, tt.flags...), c.ID), tt.args...)
+			got := r.RunWith(strings.NewReader(tt.stdin), args...)
+			if got.Stdout != tt.stdout || got.Status != tt.status || !strings.Contains(got.Stderr, tt.stderr) || tt.stderr == "" && got.Stderr != "" {
+				t.Errorf("got stdout %q, stderr %q, status %d, want %q, %q, %d", got.Stdout, got.Stderr, got.Status, tt.stdout, tt.stderr, tt.status)
+			}
+		})
+	}
+}
+
+func TestExecProcessFile(t *testing.T) {
+	c := sleeper(t)
+	defer c.End()
+	p := specs.Process{
+		Args: []string{"sh", "-c", "id -u; pwd; echo $X; ulimit -n"}, Env: []string{"PATH=/bin", "X=y"}, Cwd: "/home", User: specs.User{UID: 3},
+		Rlimits: []specs.POSIXRlimit{{Type: "RLIMIT_NOFILE", Soft: 99, Hard: 100}},
+	}
+	data, err := json.Marshal(p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(c.Runtime.Dir, "process.json"), data, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if got, want := c.Runtime.Must("exec", "--process", "process.json", c.ID), "3\n/home\ny\n99\n"; got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
+func TestExecLargeStreams(t *testing.T) {
+	c := sleeper(t)
+	defer c.End()
+	in := make([]byte, 5<<20)
+	rand.Read(in) //nolint:errcheck // never fails
+	got := c.Runtime.RunWith(bytes.NewReader(in), "exec", c.ID, "cat")
+	if got.Status != 0 || !bytes.Equal([]byte(got.Stdout), in) {
+		t.Errorf("status %d, %d bytes of %d", got.Status, len(got.Stdout), len(in))
+	}
+}
+
+// detached execs in the background and returns the stand-in's pid.
+func detached(t *testing.T, c *harness.Container, stdout *os.File, flags []string, args ...string) int {
+	t.Helper()
+	pidFile := filepath.Join(c.Runtime.Dir, "exec-"+c.Runtime.NewID())
+	all := append(append([]string{"exec", "--detach", "--pid-file", pidFile}, flags...), c.ID)
+	cmd := c.Runtime.Command(append(all, args...)...)
+	if stdout != nil {
+		cmd.Stdout = stdout
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	if got := c.Runtime.Wait(cmd); got != 0 {
+		t.Fatalf("exec --detach: status %d", got)
+	}
+	return harness.ReadPid(t, pidFile)
+}
+
+// count is how many processes of the container have words in their command.
+func count(c *harness.Container, words string) string {
+	// The pattern does not match itself in the shell's command.
+	return c.Output("ps | grep -c '[" + words[:1] + "]" + words[1:] + "' || :")
+}
+
+func TestExecDetached(t *testing.T) {
+	c := sleeper(t)
+	defer c.End()
+	t.Run("status", func(t *testing.T) {
+		out := newOutput(t)
+		pid := detached(t, c, out.w, nil, "sh", "-c", "echo hello; exit 6")
+		out.expect("hello\n")
+		if got := harness.Reap(t, pid); got != 6 {
+			t.Errorf("got %d, want 6", got)
+		}
+	})
+	t.Run("TERM is forwarded", func(t *testing.T) {
+		out := newOutput(t)
+		pid := detached(t, c, out.w, nil, "sh", "-c", "trap 'echo bye; exit 4' TERM; echo ready; while :; do sleep 0.05; done")
+		out.expect("ready\n")
+		if err := unix.Kill(pid, unix.SIGTERM); err != nil {
+			t.Fatal(err)
+		}
+		out.expect("bye\n")
+		if got := harness.Reap(t, pid); got != 4 {
+			t.Errorf("got %d, want 4", got)
+		}
+	})
+	t.Run("TERM kills", func(t *testing.T) {
+		pid := detached(t, c, nil, nil, "sleep", "1001")
+		if err := unix.Kill(pid, unix.SIGTERM); err != nil {
+			t.Fatal(err)
+		}
+		if got := harness.Reap(t, pid); got != 143 {
+			t.Errorf("got %d, want 143", got)
+		}
+	})
+	t.Run("KILL ends the process in the guest", func(t *testing.T) {
+		pid := detached(t, c, nil, nil, "sleep", "1002")
+		if got := count(c, "sleep 1002"); got != "1" {
+			t.Fatalf("processes in the guest: %s", got)
+		}
+		if err := unix.Kill(pid, unix.SIGKILL); err != nil {
+			t.Fatal(err)
+		}
+		if got := harness.Reap(t, pid); got != 137 {
+			t.Errorf("got %d, want 137", got)
+		}
+		harness.Within(t, harness.Limit, "the process in the guest ends", func() bool {
+			return count(c, "sleep 1002") == "0"
+		})
+	})
+	t.Run("keeps nothing of the caller's", func(t *testing.T) {
+		out := newOutput(t)
+		pid := detached(t, c, out.w, nil, "sleep", "1003")
+		for fd := range 3 {
+			if target, err := os.Readlink(fmt.Sprintf("/proc/%d/fd/%d", pid, fd)); err != nil || target != "/dev/null" {
+				t.Errorf("descriptor %d of the stand-in: %s, %v", fd, target, err)
+			}
+		}
+		if err := unix.Kill(pid, unix.SIGKILL); err != nil {
+			t.Fatal(err)
+		}
+		harness.Reap(t, pid)
+	})
+}
+
+func TestExecSignalsToTheProxy(t *testing.T) {
+	c := sleeper(t)
+	defer c.End()
+	out := newOutput(t)
+	cmd := c.Runtime.Command("exec", "--pid-file", "proxy.pid", c.ID, "sh", "-c", "trap 'exit 4' HUP; echo ready; while :; do sleep 0.05; done")
+	cmd.Stdout = out.w
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	out.expect("ready\n")
+	if got := harness.ReadPid(t, c.Runtime.Dir+"/proxy.pid"); got != cmd.Process.Pid {
+		t.Errorf("pid file: got %d, want %d", got, cmd.Process.Pid)
+	}
+	if err := cmd.Process.Signal(unix.SIGHUP); err != nil {
+		t.Fatal(err)
+	}
+	if got := c.Runtime.Wait(cmd); got != 4 {
+		t.Errorf("status: got %d, want 4", got)
+	}
+}
+
+// TestExecBackgroundChild: the exec ends with its process, whatever that left.
+func TestExecBackgroundChild(t *testing.T) {
+	c := sleeper(t)
+	defer c.End()
+	out := newOutput(t)
+	cmd := c.Runtime.Command("exec", c.ID, "sh", "-c", "(while [ ! -e /tmp/go ]; do sleep 0.05; done; echo late) & echo early; exit 2")
+	cmd.Stdout = out.w
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	if got := c.Runtime.Wait(cmd); got != 2 {
+		t.Errorf("status: got %d, want 2", got)
+	}
+	out.expect("early\n")
+	c.Output("touch /tmp/go")
+	out.expect("late\n") // the child's output still arrives
+}
+
+func TestExecConcurrently(t *testing.T) {
+	c := sleeper(t)
+	defer c.End()
+	var wg sync.WaitGroup
+	for i := range 20 {
+		cmd := c.Runtime.Command("exec", c.ID, "sh", "-c", fmt.Sprintf("cat; echo %d; exit %d", i, i))
+		var out bytes.Buffer
+		cmd.Stdout, cmd.Stdin = &out, strings.NewReader("in ")
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		wg.Go(func() {
+			cmd.Wait() //nolint:errcheck // the status is looked at below
+			if got := cmd.ProcessState.ExitCode(); got != i {
+				t.Errorf("status of %d: got %d", i, got)
+			}
+			if got, want := out.String(), fmt.Sprintf("in %d\n", i); got != want {
+				t.Errorf("output: got %q, want %q", got, want)
+			}
+		})
+	}
+	wg.Wait()
+}
+
+// TestExecAndTheContainersEnd: with PID 1 everything in its namespace goes.
+func TestExecAndTheContainersEnd(t *testing.T) {
+	c := sleeper(t)
+	pid := detached(t, c, nil, nil, "sleep", "1004")
+	cmd := c.Runtime.Command("exec", c.ID, "sleep", "1005")
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	harness.Within(t, harness.Limit, "the exec runs", func() bool { return count(c, "sleep 1005") == "1" })
+	c.End()
+	if got := harness.Reap(t, pid); got != 137 {
+		t.Errorf("detached: got %d, want 137", got)
+	}
+	if got := c.Runtime.Wait(cmd); got != 137 {
+		t.Errorf("foreground: got %d, want 137", got)
+	}
+}
+
+func TestExecInCreated(t *testing.T) {
+	r := newRuntime(t)
+	c := r.Create(r.NewBundle(harness.Args("sleep", "1000")))
+	if got := c.Output("echo before the start"); got != "before the start" {
+		t.Errorf("got %q", got)
+	}
+	c.Start().End()
+}
