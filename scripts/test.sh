@@ -29,6 +29,12 @@ kernel() {
 	export RUNV_TEST_KERNEL RUNV_KERNEL=$RUNV_TEST_KERNEL
 }
 
+# debian finds or unpacks a distribution's kernel, with its modules.
+debian() {
+	[ -n "${RUNV_TEST_DEBIAN_KERNEL:-}" ] || RUNV_TEST_DEBIAN_KERNEL=$(agent/kernel/debian.sh | tail -n 1) || return 1
+	export RUNV_TEST_DEBIAN_KERNEL
+}
+
 # The race detector needs cgo, which the monitor must not have (it changes the
 # privileges of all threads); so the binary that is driven is the one of make.
 unit() {
@@ -37,7 +43,7 @@ unit() {
 }
 
 integration() {
-	kernel || return 1
+	kernel && debian || return 1
 	export RUNV=${RUNV:-$PWD/runv}
 	go test -count=1 -timeout 40m -p 1 ./tests/...
 }
