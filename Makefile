@@ -71,7 +71,8 @@ install: runv
 	install -D -m 0644 "$$(agent/kernel/build.sh | tail -n 1)" $(DESTDIR)$(PREFIX)/share/runv/vmlinux
 	install -D -m 0644 LICENSE $(DESTDIR)$(PREFIX)/share/doc/runv/LICENSE
 
-generate: deps
+generate:
+	@scripts/deps.sh generate
 	PATH="$$PWD/bin:$$PATH"; GOBIN="$$PWD/bin" $(GO) install google.golang.org/protobuf/cmd/protoc-gen-go github.com/containerd/ttrpc/cmd/protoc-gen-go-ttrpc
 	PATH="$$PWD/bin:$$PATH" protoc --go_out=. --go_opt=module=runv --go-ttrpc_out=. --go-ttrpc_opt=module=runv agent/api/agent.proto
 

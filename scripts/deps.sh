@@ -2,19 +2,23 @@
 # Installs the Debian packages that are missing for the named uses:
 #   run   what a container in a VM needs: QEMU, and busybox for the first bundle
 #   test  what the tests compare with and drive
+#   generate  what remakes the code of the protocol
 # The kernel's build dependencies are installed by agent/kernel/build.sh, if it
 # has to build. Says what it does; does nothing if nothing is missing.
 set -eu
 
 packages_run=(qemu-system-x86 busybox-static ca-certificates)
-packages_test=(runc crun iproute2 protobuf-compiler procps)
+# The race detector needs a C compiler.
+packages_test=(gcc libc6-dev runc crun iproute2 procps)
+packages_generate=(protobuf-compiler)
 
 want=()
 for use in "$@"; do
 	case $use in
 	run) want+=("${packages_run[@]}") ;;
 	test) want+=("${packages_test[@]}") ;;
-	*) echo "deps.sh: unknown use '$use' (run, test)" >&2; exit 2 ;;
+	generate) want+=("${packages_generate[@]}") ;;
+	*) echo "deps.sh: unknown use '$use' (run, test, generate)" >&2; exit 2 ;;
 	esac
 done
 
