@@ -85,7 +85,7 @@ func (g *Guest) Accept(ctx context.Context) error {
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.client = ttrpc.NewClient(conn)
+	g.client = ttrpc.NewClient(patient{conn})
 	g.agent = api.NewAgentClient(g.client)
 	return nil
 }
@@ -140,15 +140,16 @@ func (g *Guest) NewStream() *Stream {
 	return s
 }
 
-// errNoStream says that a stream will never come.
-var errNoStream = errors.New("the guest did not open the stream")
+// ErrLost says that the guest's agent cannot be reached any more, or will not
+// open a stream: the VM has ended, or is about to.
+var ErrLost = errors.New("the guest's agent has gone")
 
 // Wait returns the connection once the agent has opened it.
 func (s *Stream) Wait(ctx context.Context) (net.Conn, error) {
 	select {
 	case c, ok := <-s.conn:
 		if !ok {
-			return nil, errNoStream
+			return nil, ErrLost
 		}
 		return c, nil
 	case <-ctx.Done():
@@ -217,8 +218,26 @@ func (g *Guest) match(conn net.Conn) {
 	close(c)
 }
 
+// patient is the agent's connection. The guest decides when it takes what is
+// written, and a call that is being sent cannot be cancelled: a guest that takes
+// nothing for so long is lost.
+type patient struct{ net.Conn }
+
+// sendTimeout is how long a guest may leave a call unread, after it has filled
+// the connection's buffer.
+const sendTimeout = 30 * time.Second
+
+func (p patient) Write(b []byte) (int, error) {
+	p.SetWriteDeadline(time.Now().Add(sendTimeout)) //nolint:errcheck // a closed connection fails the write
+	n, err := p.Conn.Write(b)
+	if err != nil {
+		p.Close() //nolint:errcheck // half of a message may be out
+	}
+	return n, err
+}
+
 // Error turns an error of the agent's service into the words that the agent
-// said, without the wrapping of the protocol.
+// said, without the wrapping of the protocol, or into ErrLost.
 func Error(err error) error {
 	if err == nil {
 		return nil
@@ -226,5 +245,8 @@ func Error(err error) error {
 	if s, ok := status.FromError(err); ok {
 		return errors.New(s.Message())
 	}
-	return err
+	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
+		return err
+	}
+	return fmt.Errorf("%w (%w)", ErrLost, err)
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"os"
 	"path/filepath"
 	"strconv"
 	"testing"
@@ -180,7 +181,46 @@ func TestCloseEndsThoseWhoWait(t *testing.T) {
 		done <- err
 	}()
 	g.Close()
-	if err := <-done; err == nil {
-		t.Error("Wait: got no error after Close")
+	if err := <-done; !errors.Is(err, ErrLost) {
+		t.Errorf("Wait after Close: got %v, want ErrLost", err)
+	}
+}
+
+func TestErrorOfALostAgent(t *testing.T) {
+	g, p := newGuest(t)
+	conn := p.dial(t, ControlPort)
+	if err := g.Accept(withPatience(t)); err != nil {
+		t.Fatal(err)
+	}
+	conn.Close()
+	_, err := g.Agent().StartContainer(withPatience(t), &api.StartContainerRequest{Id: "x"})
+	if err = Error(err); !errors.Is(err, ErrLost) {
+		t.Errorf("got %v, want ErrLost", err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	if err := Error(ctx.Err()); errors.Is(err, ErrLost) {
+		t.Errorf("a call that was given up: got %v", err)
+	}
+}
+
+// full is a connection whose guest takes nothing.
+type full struct {
+	net.Conn
+	deadline time.Time
+	closed   bool
+}
+
+func (f *full) SetWriteDeadline(t time.Time) error { f.deadline = t; return nil }
+func (f *full) Write([]byte) (int, error)          { return 0, os.ErrDeadlineExceeded }
+func (f *full) Close() error                       { f.closed = true; return nil }
+
+func TestGuestThatTakesNothingIsLost(t *testing.T) {
+	f := &full{}
+	if _, err := (patient{f}).Write([]byte("call")); err == nil {
+		t.Error("got no error")
+	}
+	if f.deadline.IsZero() || !f.closed {
+		t.Errorf("deadline %v, closed %v: want both", f.deadline, f.closed)
 	}
 }

@@ -3,10 +3,12 @@ package monitor
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"math"
 	"os"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -69,13 +71,27 @@ func (c *container) create(ctx context.Context) (err error) {
 	return nil
 }
 
+// answerTime is how long the agent may take for what it does at once. A guest
+// that never answers must not keep a command, or the monitor's own end, waiting.
+const answerTime = 10 * time.Second
+
+// endTime is how long a guest whose agent has gone takes to end: the kernel
+// panics, and its reset ends QEMU.
+const endTime = 3 * time.Second
+
 // explain prefers the VM's own end as the reason of a call that failed by it.
+// The agent's connection breaks a moment before that end is known.
 func (c *container) explain(ctx context.Context, err error) error {
 	mc := c.monitor.machine
+	wait := time.Duration(0)
+	if errors.Is(err, guest.ErrLost) {
+		wait = endTime
+	}
 	select {
 	case <-mc.vm.Done():
 		return fmt.Errorf("%w%s", mc.vm.Err(), mc.consoleTail())
-	default:
+	case <-ctx.Done():
+	case <-time.After(wait):
 	}
 	if ctx.Err() != nil {
 		return ctx.Err()
@@ -166,10 +182,15 @@ func (c *container) Start(ctx context.Context) error {
 	default:
 		return state.ErrRunning
 	}
-	if _, err := c.agent().StartContainer(ctx, &api.StartContainerRequest{Id: c.monitor.launch.ID}); err != nil {
-		return c.explain(ctx, guest.Error(err))
+	// Saved before: a workload must not run whose state cannot be written.
+	if err := c.save(state.Running); err != nil {
+		return err
 	}
-	return c.save(state.Running)
+	if _, err := c.agent().StartContainer(ctx, &api.StartContainerRequest{Id: c.monitor.launch.ID}); err != nil {
+		err = c.explain(ctx, guest.Error(err))
+		return errors.Join(err, c.save(state.Created))
+	}
+	return nil
 }
 
 // Signal sends sig to the workload, or to everything in the container.
@@ -177,12 +198,16 @@ func (c *container) Signal(ctx context.Context, sig int, all bool) error {
 	if c.current() == state.Stopped {
 		return state.ErrNotRunning
 	}
+	ctx, cancel := context.WithTimeout(ctx, answerTime)
+	defer cancel()
 	_, err := c.agent().Signal(ctx, &api.SignalRequest{Id: c.monitor.launch.ID, Signal: uint32(sig), All: all})
 	return guest.Error(err)
 }
 
 // Processes lists what runs in the container.
 func (c *container) Processes(ctx context.Context) ([]ctl.Process, error) {
+	ctx, cancel := context.WithTimeout(ctx, answerTime)
+	defer cancel()
 	r, err := c.agent().Processes(ctx, &api.ProcessesRequest{Id: c.monitor.launch.ID})
 	if err != nil {
 		return nil, guest.Error(err)
@@ -198,13 +223,18 @@ func (c *container) Processes(ctx context.Context) ([]ctl.Process, error) {
 // was delivered.
 func (c *container) wait(ctx context.Context) (int, error) {
 	r, err := c.agent().Wait(ctx, &api.WaitRequest{Id: c.monitor.launch.ID})
-	if err != nil {
-		return statusLost, c.explain(ctx, fmt.Errorf("wait for the workload: %w", guest.Error(err)))
-	}
 	c.mu.Lock()
 	c.status = state.Stopped
 	c.mu.Unlock()
-	c.relay.drained()
+	if err != nil {
+		err = c.explain(ctx, fmt.Errorf("wait for the workload: %w", guest.Error(err)))
+		c.monitor.machine.vm.Close() //nolint:errcheck // nobody is left in it to talk to
+		limited, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainTime)
+		defer cancel()
+		c.relay.drained(limited) // what had come out of it
+		return statusLost, err
+	}
+	c.relay.drained(ctx)
 	return clampStatus(r.Status), nil
 }
 
@@ -216,15 +246,27 @@ func clampStatus(s uint32) int {
 	return int(s)
 }
 
-// close frees what the container holds in this process.
+// drainTime is how long the rest of the output may take when its process did
+// not end by itself.
+const drainTime = 2 * time.Second
+
+// close frees what the container holds in this process. What exec'd processes
+// had written when the container ended is delivered to those who read it.
 func (c *container) close() {
 	c.mu.Lock()
-	sessions := c.sessions
+	sessions := slices.Collect(maps.Keys(c.sessions))
 	c.sessions = nil
 	c.mu.Unlock()
-	for s := range sessions {
-		s.relay.close()
+	limited, cancel := context.WithTimeout(context.Background(), drainTime)
+	defer cancel()
+	var wg sync.WaitGroup
+	for _, s := range sessions {
+		wg.Go(func() {
+			s.relay.drained(limited)
+			s.relay.close()
+		})
 	}
+	wg.Wait()
 	if c.relay != nil {
 		c.relay.close()
 	}

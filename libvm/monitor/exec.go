@@ -47,12 +47,18 @@ func (c *container) Exec(ctx context.Context, r ctl.ExecRequest) (ctl.ExecSessio
 			return nil, err
 		}
 	}
-	resp, err := c.agent().Exec(ctx, req)
+	// The agent finishes what it began, and does not hear of a client that goes
+	// meanwhile: only its answer says whether there is a process to end.
+	resp, err := c.agent().Exec(context.WithoutCancel(ctx), req)
 	if err != nil {
 		s.forget()
 		return nil, c.explain(ctx, guest.Error(err))
 	}
 	s.pid = int(resp.Pid)
+	if err := ctx.Err(); err != nil {
+		s.Close() //nolint:errcheck // nobody is left to tell
+		return nil, err
+	}
 	if err := s.relay.start(ctx); err != nil {
 		s.Close() //nolint:errcheck // the first error tells more
 		return nil, fmt.Errorf("stdio of the process: %w", err)
@@ -92,12 +98,16 @@ func (s *session) PID() int { return s.pid }
 
 // Signal sends sig to the process.
 func (s *session) Signal(ctx context.Context, sig int) error {
+	ctx, cancel := context.WithTimeout(ctx, answerTime)
+	defer cancel()
 	_, err := s.container.agent().Signal(ctx, &api.SignalRequest{Id: s.container.monitor.launch.ID, ExecId: s.id, Signal: uint32(sig)})
 	return guest.Error(err)
 }
 
 // Resize sets the window size of the process's terminal.
 func (s *session) Resize(ctx context.Context, rows, cols uint16) error {
+	ctx, cancel := context.WithTimeout(ctx, answerTime)
+	defer cancel()
 	_, err := s.container.agent().Resize(ctx, &api.ResizeRequest{Id: s.container.monitor.launch.ID, ExecId: s.id, Rows: uint32(rows), Cols: uint32(cols)})
 	return guest.Error(err)
 }
@@ -109,7 +119,7 @@ func (s *session) Wait(ctx context.Context) (int, error) {
 	if err != nil {
 		return statusLost, s.container.explain(ctx, guest.Error(err))
 	}
-	s.relay.delivered(r.StdoutBytes, r.StderrBytes)
+	s.relay.delivered(ctx, r.StdoutBytes, r.StderrBytes)
 	return clampStatus(r.Status), nil
 }
 
@@ -118,8 +128,8 @@ func (s *session) Wait(ctx context.Context) (int, error) {
 func (s *session) Close() error {
 	err := s.Signal(context.Background(), int(unix.SIGKILL))
 	s.relay.endInput()
-	go func() {
-		s.relay.drained()
+	go func() { // ends with the process's last child, or the container
+		s.relay.drained(context.Background())
 		s.forget()
 	}()
 	return err

@@ -40,6 +40,7 @@ type machine struct {
 	guest  *guest.Guest
 	files  *passthrough.Server
 	initrd *os.File
+	ended  chan struct{} // closed when the VM has ended and its guest was closed
 }
 
 // startMachine starts the VM. The trees are added to its file server later: the
@@ -80,7 +81,13 @@ func (m *monitor) startMachine(ctx context.Context) (*machine, error) {
 		g.Close()
 		return fail(err)
 	}
-	return &machine{vm: running, guest: g, files: files, initrd: vc.Initrd}, nil
+	mc := &machine{vm: running, guest: g, files: files, initrd: vc.Initrd, ended: make(chan struct{})}
+	go func() {
+		defer close(mc.ended)
+		<-running.Done()
+		g.Close() // who waits for a stream learns that it will not come
+	}()
+	return mc, nil
 }
 
 // mayMakeDevices says whether device nodes may appear in the shared trees: the
@@ -95,7 +102,7 @@ func mayMakeDevices(spec *specs.Spec) bool {
 // close ends the VM and everything that served it.
 func (mc *machine) close() {
 	mc.vm.Close() //nolint:errcheck // Kill fails only if it is dead
-	mc.guest.Close()
+	<-mc.ended
 	mc.files.Close()  //nolint:errcheck // descriptors
 	mc.initrd.Close() //nolint:errcheck // a memfd
 }
@@ -217,7 +224,12 @@ func (mc *machine) awaitAgent(ctx context.Context, vcpus int) error {
 		return nil
 	}
 	if cause == nil {
-		return err
+		select {
+		case <-mc.vm.Done():
+			cause = fmt.Errorf("the guest did not boot: %w", mc.vm.Err())
+		default:
+			return err
+		}
 	}
 	return fmt.Errorf("%w%s", cause, mc.consoleTail())
 }

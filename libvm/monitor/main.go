@@ -44,12 +44,14 @@ type monitor struct {
 	// only when the container exists: an engine takes the one line of a failed
 	// create for the error.
 	degraded error
+	signals  <-chan os.Signal // for the workload
 
 	container *container
 }
 
 // Main is the hidden monitor command; it returns the exit status.
 func Main() int {
+	signals := catchSignals()
 	m, err := takeOver()
 	if errors.Is(err, io.EOF) {
 		return statusFailed // the creator was interrupted before it said anything
@@ -58,6 +60,7 @@ func Main() int {
 		fmt.Fprintln(os.Stderr, "runv monitor:", err) //nolint:errcheck // nobody else to tell
 		return statusFailed
 	}
+	m.signals = signals
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	// Until the container is committed its creator's end is ours.

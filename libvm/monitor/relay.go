@@ -3,9 +3,11 @@ package monitor
 import (
 	"context"
 	"errors"
+	"math"
 	"net"
 	"os"
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -146,11 +148,13 @@ func (r *relay) input(conn net.Conn) {
 		r.outputs.Go(func() { r.drain(r.files.tty, conn, toStdout) })
 	}
 	r.inputs.Go(func() {
-		r.feed(conn, src)
+		ended := r.feed(conn, src)
 		if r.files.tty != nil {
-			// The terminal was hung up: so is the guest's.
-			conn.Close() //nolint:errcheck // its other direction has ended, too
-			return
+			if ended {
+				// The terminal was hung up: so is the guest's.
+				conn.Close() //nolint:errcheck // its other direction has ended, too
+			}
+			return // or the output goes on until the guest ends it
 		}
 		src.Close()      //nolint:errcheck // only read from
 		closeWrite(conn) //nolint:errcheck // the process may have gone
@@ -166,26 +170,27 @@ func (r *relay) output(conn net.Conn, f *os.File, which int) {
 	})
 }
 
-// feed copies src to conn until either ends or the relay is closed.
-func (r *relay) feed(conn net.Conn, src *os.File) {
+// feed copies src to conn until either ends, or until endInput: then it returns
+// false.
+func (r *relay) feed(conn net.Conn, src *os.File) (ended bool) {
 	buf := make([]byte, relayBuffer)
 	poll := []unix.PollFd{{Fd: int32(src.Fd()), Events: unix.POLLIN}, {Fd: int32(r.cancel.Fd()), Events: unix.POLLIN}}
 	for {
 		if _, err := unix.Poll(poll, -1); err != nil && !errors.Is(err, unix.EINTR) {
-			return
+			return true
 		}
 		if poll[1].Revents != 0 {
-			return
+			return false
 		}
 		n, err := unix.Read(int(src.Fd()), buf)
 		switch {
 		case errors.Is(err, unix.EINTR) || errors.Is(err, unix.EAGAIN):
 			continue
 		case err != nil || n == 0:
-			return
+			return true
 		}
 		if _, err := conn.Write(buf[:n]); err != nil {
-			return
+			return true
 		}
 	}
 }
@@ -221,16 +226,23 @@ func (r *relay) count(which, n int) {
 	r.progress.Broadcast()
 }
 
-// drained waits until all output has been delivered.
-func (r *relay) drained() { r.outputs.Wait() }
+// drained waits until all output has been delivered, or ctx ends.
+func (r *relay) drained(ctx context.Context) { r.delivered(ctx, math.MaxUint64, math.MaxUint64) }
 
 // delivered waits until so many bytes of the output streams, or all there are,
-// have been delivered.
-func (r *relay) delivered(stdout, stderr uint64) {
+// have been delivered, or ctx ends: the counts are the guest's, and it depends
+// on others whether the host's side is read.
+func (r *relay) delivered(ctx context.Context, stdout, stderr uint64) {
+	stop := context.AfterFunc(ctx, func() {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		r.progress.Broadcast()
+	})
+	defer stop()
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for i, n := range []uint64{stdout, stderr} {
-		for r.sent[i] < n && !r.ended[i] {
+		for r.sent[i] < n && !r.ended[i] && ctx.Err() == nil {
 			r.progress.Wait()
 		}
 	}
@@ -241,8 +253,12 @@ func (r *relay) endInput() {
 	r.cancel.Write([]byte{1, 0, 0, 0, 0, 0, 0, 0}) //nolint:errcheck // an eventfd takes it
 }
 
+// stuckTime is how long close waits for what it cannot interrupt: a write to a
+// pipe that nobody empties, or a read of what somebody else took first.
+const stuckTime = time.Second
+
 // close ends the relay: streams that were never opened, both directions of those
-// that were, the files.
+// that were, the files. A file that is stuck is closed when it is not any more.
 func (r *relay) close() {
 	for _, s := range []*guest.Stream{r.stdin, r.stdout, r.stderr} {
 		if s != nil {
@@ -255,10 +271,18 @@ func (r *relay) close() {
 		c.Close() //nolint:errcheck // drained, or given up
 	}
 	r.mu.Unlock()
-	r.inputs.Wait()
-	r.outputs.Wait()
-	r.cancel.Close() //nolint:errcheck // not used any more
-	r.files.close()
+	freed := make(chan struct{})
+	go func() {
+		defer close(freed)
+		r.inputs.Wait()
+		r.outputs.Wait()
+		r.cancel.Close() //nolint:errcheck // not used any more
+		r.files.close()
+	}()
+	select {
+	case <-freed:
+	case <-time.After(stuckTime):
+	}
 }
 
 // halfCloser is what a vsock connection can do beyond net.Conn.

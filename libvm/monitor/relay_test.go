@@ -9,10 +9,13 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"runv/libvm/guest"
 	"runv/libvm/tty"
@@ -113,7 +116,7 @@ func TestRelayCopiesAllStreams(t *testing.T) {
 	if e, err := io.ReadAll(errR); err != nil || string(e) != "oops" {
 		t.Fatalf("stderr: %q, %v", e, err)
 	}
-	within(t, "drained", r.drained)
+	within(t, "drained", func() { r.drained(t.Context()) })
 	within(t, "close", r.close)
 }
 
@@ -138,7 +141,7 @@ func TestRelayDoesNotWaitForAnIdleStdin(t *testing.T) {
 	r, stdin, stdout, _ := started(t, files{stdin: inR, stdout: outW})
 	stdout.Write([]byte("bye")) //nolint:errcheck // the reader tells
 	stdout.Close()
-	within(t, "drained", r.drained)
+	within(t, "drained", func() { r.drained(t.Context()) })
 	if b, err := io.ReadAll(outR); err != nil || string(b) != "bye" {
 		t.Errorf("stdout: got %q, %v", b, err)
 	}
@@ -153,14 +156,63 @@ func TestRelayDeliveredCountsBytes(t *testing.T) {
 	r, _, stdout, _ := started(t, files{stdout: outW})
 	stdout.Write([]byte("before the end")) //nolint:errcheck // the reader tells
 	// A child keeps the stream open, but what the process wrote is delivered.
-	within(t, "delivered", func() { r.delivered(uint64(len("before the end")), 0) })
+	within(t, "delivered", func() { r.delivered(t.Context(), uint64(len("before the end")), 0) })
 	b := make([]byte, 64)
 	if n, err := outR.Read(b); err != nil || string(b[:n]) != "before the end" {
 		t.Errorf("got %q, %v", b[:n], err)
 	}
 	// A guest that claims more than it ever sends is not waited for once it closed.
 	stdout.Close()
-	within(t, "delivered of a lie", func() { r.delivered(1<<40, 1<<40) })
+	within(t, "delivered of a lie", func() { r.delivered(t.Context(), 1<<40, 1<<40) })
+	within(t, "close", r.close)
+}
+
+// stuck makes a relay whose guest writes more than the reader of stdout, which
+// reads nothing, has room for.
+func stuck(t *testing.T) *relay {
+	t.Helper()
+	outR, outW := pipe(t)
+	r, _, stdout, _ := started(t, files{stdout: outW})
+	go stdout.Write(make([]byte, 1<<20)) //nolint:errcheck // ends with the relay
+	poll := []unix.PollFd{{Fd: int32(outW.Fd()), Events: unix.POLLOUT}}
+	for end := time.Now().Add(patience); ; {
+		if n, err := unix.Poll(poll, 0); err == nil && n == 0 {
+			break // the pipe is full
+		}
+		if time.Now().After(end) {
+			t.Fatal("the pipe does not fill up")
+		}
+		runtime.Gosched()
+	}
+	t.Cleanup(func() { outR.Close() })
+	return r
+}
+
+func TestRelayOfAStuckReaderEnds(t *testing.T) {
+	r := stuck(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	time.AfterFunc(10*time.Millisecond, cancel)
+	within(t, "drained", func() { r.drained(ctx) })
+	within(t, "close", r.close)
+}
+
+func TestRelayTerminalKeepsItsOutput(t *testing.T) {
+	master, slave, err := tty.Open()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer master.Close()
+	r, conn, _, _ := started(t, files{tty: slave})
+	// The process has ended; what it wrote is still on its way.
+	r.endInput()
+	within(t, "end of the input", r.inputs.Wait)
+	if _, err := conn.Write([]byte("last words")); err != nil {
+		t.Fatal(err)
+	}
+	got := make([]byte, len("last words"))
+	if _, err := io.ReadFull(master, got); err != nil || string(got) != "last words" {
+		t.Errorf("got %q, %v, want the last words", got, err)
+	}
 	within(t, "close", r.close)
 }
 

@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"os"
 	"os/signal"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -52,28 +53,50 @@ func (m *monitor) serve(ctx context.Context) int {
 		m.log.Error("the container was lost", "error", err)
 	}
 	cancel()
+	// Calls that the guest leaves unanswered end with it.
+	stuck := time.AfterFunc(answerTime, func() { m.machine.vm.Close() }) //nolint:errcheck // it is closed again
+	defer stuck.Stop()
 	<-signalled
 	<-served
 	return status
+}
+
+// signalQueue is how many signals may wait while one is on its way to the guest.
+const signalQueue = 1024
+
+// lastSignal is the last real-time signal on x86-64.
+const lastSignal unix.Signal = 64
+
+// catchSignals delivers what is sent to the monitor, from before there is a
+// container on, and is never stopped: the hang-up of a client that has read
+// everything, say, must not change our exit status. Not caught are Go's own
+// preemption, which would fill the queue, QEMU's end, and SIGPIPE, nobody's
+// business.
+func catchSignals() <-chan os.Signal {
+	var all []os.Signal
+	for s := unix.Signal(1); s <= lastSignal; s++ {
+		switch s {
+		case unix.SIGURG, unix.SIGCHLD, unix.SIGPIPE:
+		default:
+			all = append(all, s)
+		}
+	}
+	c := make(chan os.Signal, signalQueue)
+	signal.Notify(c, all...)
+	return c
 }
 
 // forwardSignals passes what is sent to the monitor on to the workload: engines
 // signal a container by its pid, too. SIGWINCH and a hang-up come from the
 // terminal and concern that.
 func (m *monitor) forwardSignals(ctx context.Context) {
-	// Never stopped: what comes after the workload has ended, such as the hang-up
-	// of a client that has read everything, must not change our exit status.
-	c := make(chan os.Signal, 32)
-	signal.Notify(c)
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case s := <-c:
+		case s := <-m.signals:
 			sig := s.(unix.Signal)
 			switch {
-			case sig == unix.SIGURG || sig == unix.SIGCHLD || sig == unix.SIGPIPE:
-				// Go's own preemption, QEMU's end, and nobody's business.
 			case m.term != nil && sig == unix.SIGWINCH:
 				m.resize(ctx)
 			case m.term != nil && (sig == unix.SIGHUP || sig == unix.SIGCONT) && m.term.hungUp():
