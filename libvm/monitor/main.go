@@ -222,7 +222,7 @@ func (m *monitor) openTerminal(context.Context) (err error) {
 	if m.console == nil {
 		return nil
 	}
-	m.term, err = newTerminal(m.console)
+	m.term, err = newTerminal(m.console, m.spec.Process.ConsoleSize)
 	m.console = nil
 	if err == nil {
 		m.stdio.tty = m.term.slave

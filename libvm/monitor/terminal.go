@@ -3,8 +3,10 @@ package monitor
 import (
 	"context"
 	"fmt"
+	"math"
 	"os"
 
+	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
 	"runv/agent/api"
@@ -18,9 +20,9 @@ type terminal struct {
 	slave *os.File
 }
 
-// newTerminal makes a pty pair and sends its master over the console socket,
-// which it closes.
-func newTerminal(console *os.File) (*terminal, error) {
+// newTerminal makes a pty pair of a size, which may be nil, and sends its master
+// over the console socket, which it closes.
+func newTerminal(console *os.File, size *specs.Box) (*terminal, error) {
 	defer console.Close() //nolint:errcheck // the master is sent
 	master, slave, err := tty.Open()
 	if err != nil {
@@ -31,7 +33,13 @@ func newTerminal(console *os.File) (*terminal, error) {
 		slave.Close() //nolint:errcheck // unused
 		return nil, fmt.Errorf("controlling terminal: %w", os.NewSyscallError("ioctl", err))
 	}
-	if err := tty.Send(console, master); err != nil {
+	if size != nil {
+		err = tty.SetSize(slave, uint16(min(size.Height, math.MaxUint16)), uint16(min(size.Width, math.MaxUint16)))
+	}
+	if err == nil {
+		err = tty.Send(console, master)
+	}
+	if err != nil {
 		slave.Close() //nolint:errcheck // unused
 		return nil, err
 	}
@@ -55,9 +63,12 @@ func (t *terminal) close() {
 	t.slave.Close() //nolint:errcheck // nothing is buffered
 }
 
-// resize passes the window size on.
+// resize passes the window size on, if there is one.
 func (m *monitor) resize(ctx context.Context) {
 	rows, cols := m.term.size()
+	if rows == 0 && cols == 0 {
+		return
+	}
 	_, err := m.container.agent().Resize(ctx, &api.ResizeRequest{Id: m.launch.ID, Rows: rows, Cols: cols})
 	if err != nil {
 		m.log.Debug("resize", "error", err)
