@@ -154,6 +154,26 @@ func (p *Pty) Resize(rows, cols uint16) {
 	}
 }
 
+// Size is the window size, in characters.
+func (p *Pty) Size() (rows, cols uint16) {
+	p.T.Helper()
+	conn, err := p.master.SyscallConn()
+	if err == nil {
+		err = conn.Control(func(fd uintptr) {
+			ws, err := unix.IoctlGetWinsize(int(fd), unix.TIOCGWINSZ)
+			if err != nil {
+				p.T.Errorf("window size: %v", err)
+				return
+			}
+			rows, cols = ws.Row, ws.Col
+		})
+	}
+	if err != nil {
+		p.T.Fatal(err)
+	}
+	return rows, cols
+}
+
 // ConsoleSocket is the listener for --console-socket.
 type ConsoleSocket struct {
 	t    testing.TB

@@ -49,20 +49,22 @@ func use(t *testing.T, p *harness.Pty) {
 	p.Expect("41 77")
 	p.Expect("<0>")
 	// Ctrl-C ends the foreground job and not the shell.
-	p.Type("echo go''ing; sleep 1000\n")
+	p.Type("sh -c 'echo go\"\"ing; exec sleep 1000'\n")
 	p.Expect("going")
 	p.Type("\x03")
 	p.Expect("<130>")
-	// So does job control: the shell has the terminal.
-	p.Type("echo go''ing; sleep 1000\n")
+	// Job control: Ctrl-Z stops a job, fg goes on with it.
+	p.Type("sh -c 'echo go\"\"ing; exec cat >/tmp/cat'\n")
 	p.Expect("going")
 	p.Type("\x1a")
 	p.Expect("Stopped")
-	p.Type("jobs; kill %1; wait %1\n")
-	p.Expect("sleep 1000")
-	p.Expect("<143>")
-	p.Type("vi /tmp/text\n")
-	p.Expect("/tmp/text")
+	p.Type("fg\ntyped\n\x04")
+	p.Expect("<0>")
+	p.Type("cat /tmp/cat | tr a-z A-Z\n")
+	p.Expect("TYPED")
+	p.Expect("<0>")
+	p.Type("vi /tmp/te''xt\n")
+	p.Expect("/tmp/text 1/1 100%")
 	p.Type("ihello from vi\x1b:wq\n")
 	p.Expect("<0>")
 	p.Type("cat /tmp/text\n")
@@ -100,10 +102,11 @@ func TestTerminalOfExec(t *testing.T) {
 // TestTerminalOutput: with runc's terminals a line ends in one newline.
 func TestTerminalOutput(t *testing.T) {
 	r := newRuntime(t)
-	b := r.NewBundle(harness.Terminal, harness.Shell("echo one; echo two; stty -a | grep -o -e '-*onlcr' -e '-*opost'"))
+	b := r.NewBundle(harness.Terminal, harness.Shell("echo one; echo two; stty -a | tr ' ' '\\n' | grep -e onlcr -e opost"))
 	sock := r.NewConsoleSocket()
 	c := r.CreateWith(b, []string{"--console-socket", sock.Path})
 	p := sock.Receive()
+	p.Resize(24, 80)
 	c.Start()
 	if got, want := p.All(), "one\ntwo\nopost\n-onlcr\n"; got != want {
 		t.Errorf("got %q, want %q", got, want)
@@ -150,6 +153,9 @@ func TestConsoleSize(t *testing.T) {
 	sock := r.NewConsoleSocket()
 	c := r.CreateWith(b, []string{"--console-socket", sock.Path})
 	p := sock.Receive()
+	if rows, cols := p.Size(); rows != 11 || cols != 22 {
+		t.Errorf("the terminal's size: got %d %d, want 11 22", rows, cols)
+	}
 	c.Start()
 	p.Expect("11 22")
 	c.Wait()
