@@ -268,14 +268,21 @@ func (mc *machine) watchBoot(ctx context.Context, cancel context.CancelCauseFunc
 	}
 }
 
+// What a guest's last words begin with: behind them comes a trace that says less.
+var lastWords = []string{"Kernel panic", "runv-agent: fatal"}
+
 // consoleTail is the end of what the guest's kernel printed, for an error.
 func (mc *machine) consoleTail() string {
 	lines := strings.Split(strings.TrimSpace(strings.ReplaceAll(string(mc.vm.Console()), "\r", "")), "\n")
 	const most = 12 // lines
-	if len(lines) > most {
-		lines = lines[len(lines)-most:]
+	begin := max(0, len(lines)-most)
+	for i := range lines[:begin] {
+		if slices.ContainsFunc(lastWords, func(w string) bool { return strings.Contains(lines[i], w) }) {
+			begin = i
+			break
+		}
 	}
-	tail := strings.TrimSpace(strings.Join(lines, " | "))
+	tail := strings.TrimSpace(strings.Join(lines[begin:min(begin+most, len(lines))], " | "))
 	if tail == "" {
 		return " (its console is empty)"
 	}
