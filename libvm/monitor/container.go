@@ -186,6 +186,10 @@ func (c *container) Start(ctx context.Context) error {
 	if err := c.save(state.Running); err != nil {
 		return err
 	}
+	// Engines bring interfaces between create and start, too.
+	if err := checkNetwork(); err != nil {
+		return err
+	}
 	if _, err := c.agent().StartContainer(ctx, &api.StartContainerRequest{Id: c.monitor.launch.ID}); err != nil {
 		err = c.explain(ctx, guest.Error(err))
 		return errors.Join(err, c.save(state.Created))

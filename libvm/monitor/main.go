@@ -181,6 +181,7 @@ func (m *monitor) create(ctx context.Context) error {
 		name string
 		do   func(context.Context) error
 	}{
+		{"check network", func(context.Context) error { return checkNetwork() }},
 		{"open state", m.openState},
 		{"terminal", m.openTerminal},
 		{"start vm", m.boot},
