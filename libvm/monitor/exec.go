@@ -113,11 +113,17 @@ func (s *session) Resize(ctx context.Context, rows, cols uint16) error {
 }
 
 // Wait returns the exit status once the process has ended and what it wrote
-// before that was delivered. A child that it left behind may go on writing.
+// before that was delivered. A child that it left behind may go on writing. If
+// the VM ended under it, it was killed.
 func (s *session) Wait(ctx context.Context) (int, error) {
 	r, err := s.container.agent().Wait(ctx, &api.WaitRequest{Id: s.container.monitor.launch.ID, ExecId: s.id})
 	if err != nil {
-		return statusLost, s.container.explain(ctx, guest.Error(err))
+		select {
+		case <-s.container.monitor.machine.vm.Done():
+			return statusLost, nil
+		default:
+			return statusLost, s.container.explain(ctx, guest.Error(err))
+		}
 	}
 	s.relay.delivered(ctx, r.StdoutBytes, r.StderrBytes)
 	return clampStatus(r.Status), nil
