@@ -60,6 +60,13 @@ func New(t testing.TB, s *Setup) *Runtime {
 	return r
 }
 
+// In makes a subtest the one that fails, until it ends.
+func (r *Runtime) In(t testing.TB) {
+	outer := r.T
+	r.T = t
+	t.Cleanup(func() { r.T = outer })
+}
+
 // NewID returns an id that no other container has.
 func (r *Runtime) NewID() string {
 	return fmt.Sprintf("it%d-%s-%d", os.Getpid(), filepath.Base(r.Dir), r.ids.Add(1))

@@ -56,6 +56,7 @@ func TestExec(t *testing.T) {
 		{"last line without a newline", nil, []string{"printf", "x"}, "", "x", "", 0},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
+			r.In(t)
 			args := append(append(append([]string{"exec"}, tt.flags...), c.ID), tt.args...)
 			got := r.RunWith(strings.NewReader(tt.stdin), args...)
 			if got.Stdout != tt.stdout || got.Status != tt.status || !strings.Contains(got.Stderr, tt.stderr) || tt.stderr == "" && got.Stderr != "" {
@@ -123,6 +124,7 @@ func TestExecDetached(t *testing.T) {
 	c := sleeper(t)
 	defer c.End()
 	t.Run("status", func(t *testing.T) {
+		c.Runtime.In(t)
 		out := newOutput(t)
 		pid := detached(t, c, out.w, nil, "sh", "-c", "echo hello; exit 6")
 		out.expect("hello\n")
@@ -131,6 +133,7 @@ func TestExecDetached(t *testing.T) {
 		}
 	})
 	t.Run("TERM is forwarded", func(t *testing.T) {
+		c.Runtime.In(t)
 		out := newOutput(t)
 		pid := detached(t, c, out.w, nil, "sh", "-c", "trap 'echo bye; exit 4' TERM; echo ready; while :; do sleep 0.05; done")
 		out.expect("ready\n")
@@ -143,6 +146,7 @@ func TestExecDetached(t *testing.T) {
 		}
 	})
 	t.Run("TERM kills", func(t *testing.T) {
+		c.Runtime.In(t)
 		pid := detached(t, c, nil, nil, "sleep", "1001")
 		if err := unix.Kill(pid, unix.SIGTERM); err != nil {
 			t.Fatal(err)
@@ -152,6 +156,7 @@ func TestExecDetached(t *testing.T) {
 		}
 	})
 	t.Run("KILL ends the process in the guest", func(t *testing.T) {
+		c.Runtime.In(t)
 		pid := detached(t, c, nil, nil, "sleep", "1002")
 		if got := count(c, "sleep 1002"); got != "1" {
 			t.Fatalf("processes in the guest: %s", got)
@@ -167,6 +172,7 @@ func TestExecDetached(t *testing.T) {
 		})
 	})
 	t.Run("keeps nothing of the caller's", func(t *testing.T) {
+		c.Runtime.In(t)
 		out := newOutput(t)
 		pid := detached(t, c, out.w, nil, "sleep", "1003")
 		for fd := range 3 {

@@ -218,6 +218,7 @@ func TestDelete(t *testing.T) {
 	r := newRuntime(t)
 	b := r.NewBundle(harness.Args("sleep", "1000"))
 	t.Run("created, never started", func(t *testing.T) {
+		r.In(t)
 		c := r.Create(b)
 		c.Delete()
 		if got := c.Wait(); got != 137 {
@@ -225,6 +226,7 @@ func TestDelete(t *testing.T) {
 		}
 	})
 	t.Run("killed before it was started", func(t *testing.T) {
+		r.In(t)
 		c := r.Create(b)
 		r.Must("kill", c.ID, "9")
 		if got := c.Wait(); got != 137 {
@@ -234,6 +236,7 @@ func TestDelete(t *testing.T) {
 		c.Delete()
 	})
 	t.Run("running, by force", func(t *testing.T) {
+		r.In(t)
 		c := r.Create(b).Start()
 		r.Must("delete", "--force", c.ID)
 		if got := c.Wait(); got != 137 {

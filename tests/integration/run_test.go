@@ -30,6 +30,7 @@ func TestRunStdioAndStatus(t *testing.T) {
 		{"child killed", "sh -c 'kill -9 $$'; echo $?", "137\n", "Killed\n", 0},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
+			r.In(t)
 			b.Change(t, harness.Shell(tt.script))
 			got := r.Run("run", "--bundle", b.Dir, r.NewID())
 			if got.Stdout != tt.stdout || got.Stderr != tt.stderr || got.Status != tt.status {
@@ -133,6 +134,7 @@ func TestMissingExecutable(t *testing.T) {
 		{"empty", []string{""}, "/", ``},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
+			r.In(t)
 			b.Change(t, harness.Args(tt.args...), func(s *specs.Spec) { s.Process.Cwd = tt.cwd })
 			id := r.NewID()
 			got := r.Run("create", "--bundle", b.Dir, "--pid-file", "pid", id)

@@ -171,6 +171,7 @@ func TestWorkloadSeesItsConfig(t *testing.T) {
 		{"clock", "", "[ $(($(date +%s) - $(stat -c %Y /proc/self))) -lt 5 ] && date +%Y | cut -c1-2", "20"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
+			r.In(t)
 			args := []string{"exec", c.ID, "sh", "-c", tt.script}
 			if tt.user != "" {
 				args = append([]string{"exec", "--user", tt.user}, args[1:]...)
