@@ -118,11 +118,13 @@ func (s *session) Resize(ctx context.Context, rows, cols uint16) error {
 func (s *session) Wait(ctx context.Context) (int, error) {
 	r, err := s.container.agent().Wait(ctx, &api.WaitRequest{Id: s.container.monitor.launch.ID, ExecId: s.id})
 	if err != nil {
+		// It waits for the VM's end, if that is the reason.
+		err = s.container.explain(ctx, guest.Error(err))
 		select {
 		case <-s.container.monitor.machine.vm.Done():
 			return statusLost, nil
 		default:
-			return statusLost, s.container.explain(ctx, guest.Error(err))
+			return statusLost, err
 		}
 	}
 	s.relay.delivered(ctx, r.StdoutBytes, r.StderrBytes)
