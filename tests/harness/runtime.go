@@ -21,6 +21,10 @@ import (
 // under emulation on a loaded machine it has taken ten.
 const Limit = 30 * time.Second
 
+// pipeLimit is how long the output of a command may be held open after its end:
+// a container that it left behind by mistake would do so for ever.
+const pipeLimit = 5 * time.Second
+
 // Runtime is runv with a state directory of one test's own.
 type Runtime struct {
 	T     testing.TB
@@ -112,8 +116,7 @@ func (r *Runtime) Must(args ...string) string {
 	return res.Stdout
 }
 
-// Finish runs a prepared command to its end. What it wrote counts until the
-// command itself ended: a container that it leaves behind keeps its output.
+// Finish runs a prepared command to its end, and to that of its output.
 func (r *Runtime) Finish(cmd *exec.Cmd) Result {
 	r.T.Helper()
 	var stdout, stderr bytes.Buffer
@@ -123,6 +126,7 @@ func (r *Runtime) Finish(cmd *exec.Cmd) Result {
 	if cmd.Stderr == nil {
 		cmd.Stderr = &stderr
 	}
+	cmd.WaitDelay = pipeLimit
 	begin := time.Now()
 	if err := cmd.Start(); err != nil {
 		r.T.Fatal(err)
@@ -170,7 +174,7 @@ func (r *Runtime) CreateWith(b *Bundle, flags []string, stdio ...*os.File) *Cont
 	pidFile := filepath.Join(r.Dir, c.ID+".pid")
 	args := append([]string{"create", "--bundle", b.Dir, "--pid-file", pidFile}, flags...)
 	cmd := r.Command(append(args, c.ID)...)
-	stderr := r.errorFile(cmd)
+	stderr := r.ErrorFile(cmd)
 	for i, dst := range []*io.Reader{&cmd.Stdin} {
 		if i < len(stdio) && stdio[i] != nil {
 			*dst = stdio[i]
@@ -192,9 +196,9 @@ func (r *Runtime) CreateWith(b *Bundle, flags []string, stdio ...*os.File) *Cont
 	return c
 }
 
-// errorFile gives a command a file as stderr: the end of a pipe would be the
+// ErrorFile gives a command a file as stderr: the end of a pipe would be the
 // container's, too, and its reader would wait for that.
-func (r *Runtime) errorFile(cmd *exec.Cmd) (read func() string) {
+func (r *Runtime) ErrorFile(cmd *exec.Cmd) (read func() string) {
 	r.T.Helper()
 	f, err := os.CreateTemp(r.Dir, "stderr")
 	if err != nil {

@@ -171,6 +171,10 @@ func TestNoVM(t *testing.T) {
 	if err := os.WriteFile(spins, spinningKernel(), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	halts := filepath.Join(r.Dir, "halts")
+	if err := os.WriteFile(halts, haltingKernel(), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	resets := filepath.Join(r.Dir, "resets")
 	if err := os.WriteFile(resets, resettingKernel(), 0o600); err != nil {
 		t.Fatal(err)
@@ -186,12 +190,11 @@ func TestNoVM(t *testing.T) {
 		{"kernel is a directory", "RUNV_KERNEL=/etc", nil, `/etc`, 5 * time.Second},
 		{"kernel is no kernel", "RUNV_KERNEL=" + text, nil, `text`, 5 * time.Second},
 		{"kernel spins", "RUNV_KERNEL=" + spins, nil, `the guest did not boot.*CPU time.*console is empty`, 60 * time.Second},
+		{"kernel halts", "RUNV_KERNEL=" + halts, nil, `the guest did not boot: it has been idle.*console is empty`, 20 * time.Second},
 		{"kernel resets", "RUNV_KERNEL=" + resets, nil, `the guest did not boot`, 20 * time.Second},
 		{"no init", "", kernelParams("rdinit=/nosuch"), `the guest did not boot.*console: .*(No working init|not syncing|nosuch)`, 20 * time.Second},
-		{"idle", "", kernelParams("rdinit=/bin/none init=/none root=/dev/none rootwait"), `the guest did not boot`, 30 * time.Second},
 		{"no qemu", "RUNV_QEMU=/no/such", nil, `/no/such`, 5 * time.Second},
-		{"no qemu in path", "PATH=/no", nil, `qemu-system-x86_64.*(apt|install)`, 5 * time.Second},
-		{"qemu is no qemu", "RUNV_QEMU=/bin/false", nil, `/bin/false|QEMU`, 10 * time.Second},
+		{"qemu is no qemu", "RUNV_QEMU=/bin/false", nil, `qemu exited with status 1`, 10 * time.Second},
 		{"qemu cannot run", "RUNV_QEMU=" + text, nil, `permission denied|exec format error`, 5 * time.Second},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -267,6 +270,8 @@ func pvhKernel(code ...byte) []byte {
 }
 
 func spinningKernel() []byte { return pvhKernel(0xeb, 0xfe) } // jmp .
+
+func haltingKernel() []byte { return pvhKernel(0xfa, 0xf4, 0xeb, 0xfd) } // cli; hlt; jmp -1
 
 // resettingKernel loads an empty IDT and traps: a triple fault.
 func resettingKernel() []byte {

@@ -71,6 +71,7 @@ func TestHypervisorKilledUnderCommands(t *testing.T) {
 	out := newOutput(t)
 	cmd := r.Command("exec", c.ID, "sh", "-c", "echo ready; sleep 1000")
 	cmd.Stdout = out.w
+	stderr := r.ErrorFile(cmd)
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -79,7 +80,7 @@ func TestHypervisorKilledUnderCommands(t *testing.T) {
 		t.Fatal(err)
 	}
 	if got := r.Wait(cmd); got != 137 {
-		t.Errorf("status of exec: got %d, want 137", got)
+		t.Errorf("status of exec: got %d (%s), want 137", got, stderr())
 	}
 	lost(t, c, 137)
 }

@@ -1,0 +1,62 @@
+package integration
+
+import (
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/opencontainers/runtime-spec/specs-go"
+
+	"runv/tests/harness"
+)
+
+// TestSameAsRunc runs one bundle under both and compares what it sees. Left out
+// is what must differ: kernel, hardware, cgroup version, sizes and numbers.
+func TestSameAsRunc(t *testing.T) {
+	for _, tt := range []struct {
+		name   string
+		change harness.Change
+		script string
+	}{
+		{"process", nil, `id; umask; pwd; env | sort; cat /proc/self/comm
+			grep -E '^(Uid|Gid|Groups|Cap.*|NoNewPrivs|Seccomp|Sig(Ign|Cgt|Blk)|NSpid|NSsid):' /proc/1/status
+			ls /proc/self/fd | wc -l; cat /proc/1/oom_score_adj; cut -d' ' -f4-8 /proc/1/stat`},
+		{"user", func(s *specs.Spec) {
+			s.Process.User = specs.User{UID: 65534, GID: 65534, AdditionalGids: []uint32{3, 4}, Umask: ptr(uint32(0o77))}
+			s.Process.Cwd, s.Process.NoNewPrivileges = "/tmp", false
+		}, `id -u; id -G; umask; pwd; echo $HOME; touch /tmp/x; stat -c '%a %u %g' /tmp/x; rm /tmp/x; grep ^Cap /proc/self/status`},
+		{"devices", nil, `cd /dev; for f in $(find . | grep -v -e core -e pts/ | sort); do stat -c '%n %F %a %u %g %t:%T' $f; readlink $f; done
+			echo x >/dev/full; dd if=/dev/null of=/dev/null; test -t 0; echo $?`},
+		// A mount's own options; the file system's are the kernel's affair.
+		{"mounts", nil, `awk '{for (i = 7; $i != "-"; i++); t = $(i+1); s = $(i+2); if ($5 == "/") { t = s = "" }; print $5, $6, t, s}' /proc/self/mountinfo |
+			grep -v -e /sys/fs/cgroup -e /sys/firmware -e /proc/acpi -e /proc/sysrq -e ' / ' | sort`},
+		{"masked and read-only", nil, `for f in /proc/kcore /proc/keys /proc/timer_list; do head -c 10 $f | wc -c; done; ls -A /sys/firmware /proc/scsi 2>&1
+			for f in /proc/sys/kernel/domainname /proc/irq/x /sys/x /proc/bus/x; do echo 1 2>&1 >$f; done`},
+		{"modes of mounts", nil, `stat -c '%n %a %u %g' / /dev /dev/pts /dev/shm /dev/mqueue /proc /sys`},
+		{"errors", nil, `mount -t tmpfs x /tmp; chroot / true; mknod /tmp/n c 1 3; hostname x; ip link set lo down; kill -0 2; chown 1:1 /tmp; echo $?`},
+		{"existing mount point", func(s *specs.Spec) {
+			s.Mounts = append(s.Mounts, specs.Mount{Destination: "/tmp/new/deep", Type: "tmpfs", Source: "t", Options: []string{"mode=711"}}, specs.Mount{Destination: "/home", Type: "tmpfs", Source: "t"})
+		}, `stat -c '%n %a' /tmp/new /tmp/new/deep /home; touch /home/x && ls /home`},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			r := newRuntime(t)
+			b := r.NewBundle(harness.Shell("exec 2>&1\n"+tt.script), func(s *specs.Spec) {
+				s.Process.Rlimits = nil // runc may not be allowed to raise them
+				if tt.change != nil {
+					tt.change(s)
+				}
+			})
+			cmd := exec.Command("runc", "--root", filepath.Join(r.Dir, "runc"), "run", "--bundle", b.Dir, r.NewID())
+			theirs, err := cmd.CombinedOutput()
+			if err != nil && len(theirs) == 0 || strings.Contains(string(theirs), "runc run failed") {
+				t.Skipf("runc does not run here: %v, %s", err, theirs)
+			}
+			ours := r.Run("run", "--bundle", b.Dir, r.NewID())
+			if diff := cmp.Diff(strings.Split(string(theirs), "\n"), strings.Split(ours.Stdout, "\n")); diff != "" {
+				t.Errorf("-runc +runv:\n%s%s", diff, ours.Stderr)
+			}
+		})
+	}
+}
