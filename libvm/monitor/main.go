@@ -187,6 +187,7 @@ func (m *monitor) create(ctx context.Context) error {
 		{"start vm", m.boot},
 		{"prepare view", m.prepareView},
 		{"await agent", m.awaitAgent},
+		{"confine", m.confine},
 		{"create container", m.createContainer},
 		{"save state", m.saveCreated},
 	}
@@ -255,7 +256,7 @@ func (m *monitor) prepareView(context.Context) (err error) {
 		return err
 	}
 	m.container = &container{monitor: m, self: self, sessions: map[*session]bool{}}
-	return dropCapabilities()
+	return dropCapabilities(kept | forConfine)
 }
 
 func (m *monitor) awaitAgent(ctx context.Context) error {

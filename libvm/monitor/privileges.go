@@ -1,6 +1,7 @@
 package monitor
 
 import (
+	"context"
 	"errors"
 	"os"
 	"runtime"
@@ -8,6 +9,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"runv/libvm/vm"
 )
 
 // kept are the capabilities that the file server needs to act for every user of
@@ -16,14 +19,19 @@ const kept = 1<<unix.CAP_CHOWN | 1<<unix.CAP_DAC_OVERRIDE | 1<<unix.CAP_DAC_READ
 	1<<unix.CAP_FOWNER | 1<<unix.CAP_FSETID | 1<<unix.CAP_SETFCAP | 1<<unix.CAP_MKNOD |
 	1<<unix.CAP_SETUID | 1<<unix.CAP_SETGID // files are made with their owner's ids
 
+// forConfine are those with which the VM is locked up once its guest runs: to
+// enter its mount namespace and to change that.
+const forConfine = 1<<unix.CAP_SYS_ADMIN | 1<<unix.CAP_SYS_CHROOT
+
 // onlineCPUs is how many vCPUs can run at the same time.
 func onlineCPUs() int { return runtime.NumCPU() }
 
 // errCgo says why a monitor of this build cannot run.
 var errCgo = errors.New("this runv was built with cgo, in which Go cannot change the privileges of all threads: build it with make, or CGO_ENABLED=0")
 
-// dropCapabilities cuts the capabilities of all threads down to kept, for good.
-func dropCapabilities() error {
+// dropCapabilities cuts the capabilities of all threads down to some, for good.
+// It takes milliseconds, in which the guest boots.
+func dropCapabilities(some uint64) error {
 	for c := uintptr(0); c <= unix.CAP_LAST_CAP; c++ {
 		if kept>>c&1 != 0 {
 			continue
@@ -35,6 +43,17 @@ func dropCapabilities() error {
 			return os.NewSyscallError("prctl", errno)
 		}
 	}
+	if err := limitCapabilities(some); err != nil {
+		return err
+	}
+	if _, _, errno := syscall.AllThreadsSyscall(unix.SYS_PRCTL, unix.PR_SET_NO_NEW_PRIVS, 1, 0); errno != 0 {
+		return os.NewSyscallError("prctl", errno)
+	}
+	return nil
+}
+
+// limitCapabilities takes from all threads the capabilities that are not in some.
+func limitCapabilities(some uint64) error {
 	hdr := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
 	var have [2]unix.CapUserData
 	if err := unix.Capget(&hdr, &have[0]); err != nil {
@@ -42,7 +61,7 @@ func dropCapabilities() error {
 	}
 	var data [2]unix.CapUserData
 	for i := range data {
-		allowed := uint32(uint64(kept) >> (32 * i))
+		allowed := uint32(some >> (32 * i))
 		data[i].Permitted = have[i].Permitted & allowed
 		data[i].Effective = have[i].Permitted & allowed
 	}
@@ -51,8 +70,16 @@ func dropCapabilities() error {
 	if errno != 0 {
 		return os.NewSyscallError("capset", errno)
 	}
-	if _, _, errno := syscall.AllThreadsSyscall(unix.SYS_PRCTL, unix.PR_SET_NO_NEW_PRIVS, 1, 0); errno != 0 {
-		return os.NewSyscallError("prctl", errno)
-	}
 	return nil
+}
+
+// confine locks up the VM, whose guest has run nothing but our agent so far, and
+// gives away the last privileges that this took.
+func (m *monitor) confine(context.Context) error {
+	if c, ok := m.machine.vm.(vm.Confiner); ok {
+		if err := c.Confine(); err != nil {
+			return err
+		}
+	}
+	return limitCapabilities(kept)
 }

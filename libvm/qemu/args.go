@@ -52,13 +52,12 @@ func (a *arguments) machine(c vm.Config, accel accelerator, tscKHz uint32) {
 		a.add("-accel", fmt.Sprintf("tcg,thread=multi,tb-size=%d", tbSize), "-cpu", "max,-erms,-fsrm")
 	}
 	a.add(
-		"-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
+		"-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-sandbox", sandbox,
 		"-smp", strconv.Itoa(c.CPUs),
 		"-m", fmt.Sprintf("%dM", c.Memory/vm.MiB),
 		"-object", fmt.Sprintf("memory-backend-memfd,id=mem,size=%dM,share=on", c.Memory/vm.MiB),
 		// The vhost-user devices have no legacy interface.
 		"-global", "virtio-mmio.force-legacy=false",
-		"-kernel", c.Kernel,
 		"-append", commandLine(c, tscKHz),
 	)
 }

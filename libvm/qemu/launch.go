@@ -41,12 +41,18 @@ type launch struct {
 
 // prepare makes the sockets and the command line.
 func (l *launch) prepare(devices []virtio.Device) error {
+	// By descriptor: QEMU may not pass the directories on the way to it.
+	kernel, err := os.Open(l.config.Kernel)
+	if err != nil {
+		return fmt.Errorf("guest kernel: %w", err)
+	}
 	l.args.machine(l.config, l.backend.accel, l.backend.tscKHz())
+	l.args.add("-kernel", l.file(kernel))
 	initrd, err := unix.FcntlInt(l.config.Initrd.Fd(), unix.F_DUPFD_CLOEXEC, 0)
 	if err != nil {
 		return os.NewSyscallError("fcntl", err)
 	}
-	l.args.add("-initrd", fmt.Sprintf("/proc/self/fd/%d", l.inherit(os.NewFile(uintptr(initrd), "initrd"))))
+	l.args.add("-initrd", l.file(os.NewFile(uintptr(initrd), "initrd")))
 	if l.console, err = l.socket("console"); err != nil {
 		return err
 	}
@@ -71,7 +77,7 @@ func (l *launch) prepare(devices []virtio.Device) error {
 	cmd.WaitDelay = waitDelay
 	cmd.Dir = "/"
 	cmd.Env = []string{} // nothing of the caller's is QEMU's business
-	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNS}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: jailNamespaces}
 	l.machine.cmd = cmd
 	return nil
 }
@@ -93,6 +99,9 @@ func (l *launch) inherit(f *os.File) int {
 	l.child = append(l.child, f)
 	return firstExtraFD + len(l.child) - 1
 }
+
+// file hands f to QEMU and returns a path of it there.
+func (l *launch) file(f *os.File) string { return fmt.Sprintf("/proc/self/fd/%d", l.inherit(f)) }
 
 // socket makes a chardev called id and returns our end of it.
 func (l *launch) socket(id string) (*net.UnixConn, error) {

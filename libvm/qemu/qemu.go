@@ -138,7 +138,7 @@ func (b *Backend) Start(_ context.Context, c vm.Config, devices []virtio.Device)
 		cancel()
 		return nil, err
 	}
-	if err := m.cmd.Start(); err != nil {
+	if err := startJailed(m.cmd); err != nil {
 		l.closeOurEnds()
 		cancel()
 		return nil, fmt.Errorf("start qemu: %w", err)

@@ -31,7 +31,7 @@ func config(t *testing.T) vm.Config {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { initrd.Close() })
-	return vm.Config{Kernel: "/kernel", Initrd: initrd, Cmdline: "quiet", Memory: 64 * vm.MiB, CPUs: 2}
+	return vm.Config{Kernel: os.DevNull, Initrd: initrd, Cmdline: "quiet", Memory: 64 * vm.MiB, CPUs: 2}
 }
 
 // fake makes a program that stands for QEMU, to see how its end is told.
@@ -77,7 +77,7 @@ func TestArguments(t *testing.T) {
 	var a arguments
 	a.machine(c, accelTCG, 2_400_123)
 	got := strings.Join(a.args, " ")
-	for _, want := range []string{"-M microvm,isa-serial=on,memory-backend=mem,acpi=off,pit=off ", "memory-backend-memfd,id=mem,size=64M,share=on", "-smp 2", "-m 64M", "-kernel /kernel", "-append quiet reboot=t", " acpi=off ", "tsc_early_khz=2400123 tsc=reliable", "-nodefaults", "-no-reboot", "-accel tcg,"} {
+	for _, want := range []string{"-M microvm,isa-serial=on,memory-backend=mem,acpi=off,pit=off ", "memory-backend-memfd,id=mem,size=64M,share=on", "-smp 2", "-m 64M", "-sandbox on,", "-append quiet reboot=t", " acpi=off ", "tsc_early_khz=2400123 tsc=reliable", "-nodefaults", "-no-reboot", "-accel tcg,"} {
 		if !strings.Contains(got, want) {
 			t.Errorf("arguments lack %q: %s", want, got)
 		}
@@ -178,8 +178,8 @@ func TestQEMUGetsNoOtherFiles(t *testing.T) {
 		t.Fatal(err)
 	}
 	got := ended(t, v).Error()
-	// 0 to 2, then initrd, console, QMP, one device; ls's own.
-	if want := ": 0 1 2 3 4 5 6 7 PWD"; !strings.Contains(got, want) {
+	// 0 to 2, then kernel, initrd, console, QMP, one device; ls's own.
+	if want := ": 0 1 2 3 4 5 6 7 8 PWD"; !strings.Contains(got, want) {
 		t.Errorf("open files: got %q, want %q", got, want)
 	}
 	if strings.Contains(got, "HOME=") {
@@ -195,8 +195,17 @@ func TestRealQEMUSaysWhatIsWrong(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := ended(t, v); err == nil || !strings.Contains(err.Error(), "/kernel") {
-		t.Errorf("missing kernel: got %v, want an error that names it", err)
+	if err := ended(t, v); err == nil || !strings.Contains(err.Error(), "kernel") {
+		t.Errorf("empty kernel: got %v, want an error that says so", err)
+	}
+}
+
+func TestMissingKernel(t *testing.T) {
+	c := config(t)
+	c.Kernel = "/no/such/kernel"
+	_, err := fake(t, "exit 0").Start(context.Background(), c, nil)
+	if !errors.Is(err, os.ErrNotExist) || !strings.Contains(err.Error(), c.Kernel) {
+		t.Errorf("got %v, want an error that names it", err)
 	}
 }
 

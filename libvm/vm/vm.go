@@ -62,6 +62,13 @@ type Backend interface {
 	Start(ctx context.Context, c Config, devices []virtio.Device) (VM, error)
 }
 
+// Confiner is a VM that can be locked up further once its guest runs.
+type Confiner interface {
+	// Confine takes from the VM's process what it needed only to start. It needs
+	// the privileges of root.
+	Confine() error
+}
+
 // VM is a running virtual machine.
 type VM interface {
 	// Done is closed when the VM has ended, for whatever reason.
