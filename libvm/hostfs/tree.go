@@ -1,6 +1,7 @@
 package hostfs
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -33,6 +34,16 @@ func setAttr(f *os.File, recursive bool, attr uint64) error {
 	}
 	err := unix.MountSetattr(int(f.Fd()), "", flags, &unix.MountAttr{Attr_set: attr})
 	return os.NewSyscallError("mount_setattr", err)
+}
+
+// harden makes the host's kernel refuse to open a device of a served tree: a
+// guest can make the node of any, and nothing but our file server's own checks
+// would be between it and the disks of the host.
+func harden(f *os.File) error {
+	if err := setAttr(f, true, unix.MOUNT_ATTR_NODEV|unix.MOUNT_ATTR_NOSUID); err != nil {
+		return fmt.Errorf("share %q: %w", f.Name(), err)
+	}
+	return nil
 }
 
 // treeName is the name under which a source appears to the guest.

@@ -78,6 +78,10 @@ func (v *View) attachRootfs() error {
 	if err != nil {
 		return fmt.Errorf("rootfs %q: %w", v.rootfs, err)
 	}
+	if err := harden(served); err != nil {
+		served.Close() //nolint:errcheck // O_PATH
+		return err
+	}
 	v.Trees = append(v.Trees, Tree{Mount: RootfsMount, Name: treeName(v.rootfs), Root: served})
 	shown, err := openTree(v.rootfs, true)
 	if err != nil {
@@ -142,6 +146,10 @@ func (v *View) bind(i int, m *specs.Mount) error {
 	o := bindOptions(m.Options)
 	served, err := openTree(src, o.recursive)
 	if err != nil {
+		return err
+	}
+	if err := harden(served); err != nil {
+		served.Close() //nolint:errcheck // O_PATH
 		return err
 	}
 	v.Trees = append(v.Trees, Tree{Mount: i, Name: treeName(src), Root: served, ReadOnly: o.readOnly})
