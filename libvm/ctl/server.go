@@ -96,7 +96,7 @@ func Serve(ctx context.Context, l *net.UnixListener, h Handler) error {
 	defer cancel()
 	defer context.AfterFunc(ctx, func() { _ = l.Close() })()
 	for {
-		c, err := l.AcceptUnix()
+		c, err := accept(ctx, l.AcceptUnix)
 		if errors.Is(err, net.ErrClosed) {
 			return nil
 		} else if err != nil {
@@ -110,6 +110,28 @@ func Serve(ctx context.Context, l *net.UnixListener, h Handler) error {
 			})()
 			serveConn(ctx, calls, c, h)
 		})
+	}
+}
+
+// scarceTime is how long a server that is out of descriptors or memory waits
+// before it looks again.
+const scarceTime = 50 * time.Millisecond
+
+// accept takes the next connection. A want of descriptors, which the guest may
+// cause by its open files, passes, and must not make the container deaf.
+func accept(ctx context.Context, next func() (*net.UnixConn, error)) (*net.UnixConn, error) {
+	for {
+		c, err := next()
+		switch {
+		case errors.Is(err, unix.EMFILE), errors.Is(err, unix.ENFILE), errors.Is(err, unix.ENOMEM), errors.Is(err, unix.ENOBUFS):
+		default:
+			return c, err
+		}
+		select {
+		case <-ctx.Done():
+			return nil, net.ErrClosed
+		case <-time.After(scarceTime):
+		}
 	}
 }
 
