@@ -23,7 +23,7 @@ import (
 // a running container, it cannot differ from what runv does.
 type machine struct {
 	qemu string
-	args []string // -M, -accel, -m, -kernel, -append …
+	args []string // -M, -accel, -m, -append …
 	fs   string   // its -device argument for virtio-fs
 }
 
@@ -31,7 +31,7 @@ type machine struct {
 var flagsAlone = [...]string{"-nodefaults", "-no-user-config", "-no-reboot"}
 
 // dropped are the options that name what runv passes as descriptors.
-var dropped = [...]string{"-chardev", "-device", "-mon", "-serial", "-initrd"}
+var dropped = [...]string{"-chardev", "-device", "-mon", "-serial", "-kernel", "-initrd"}
 
 // machineOf takes the machine from the command line of a container's QEMU.
 func machineOf(cmdline []string) (machine, error) {
@@ -96,7 +96,9 @@ func (b *bench) machine(ctx context.Context) (m machine, err error) {
 	if err != nil {
 		return m, err
 	}
-	return machineOf(cmdline)
+	m, err = machineOf(cmdline)
+	m.args = append(m.args, "-kernel", b.kernel)
+	return m, err
 }
 
 // boot boots the machine with an initramfs until it ends by itself, and returns
