@@ -180,6 +180,7 @@ const drainTime = 2 * time.Second
 // and ends the bridge.
 func (b *Bridge) Drain() {
 	_ = b.stop.Close()
+	_ = b.master.SetWriteDeadline(time.Now()) // nobody reads the rest of the input
 	b.in.Wait()
 	_ = b.master.SetReadDeadline(time.Now().Add(drainTime))
 	b.out.Wait()
