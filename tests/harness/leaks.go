@@ -182,15 +182,3 @@ func process(pid int) (Proc, bool) {
 		Cmdline: strings.TrimSpace(strings.ReplaceAll(string(cmdline), "\x00", " ")),
 	}, true
 }
-
-// Child finds the child of pid whose command name begins with comm.
-func Child(t testing.TB, pid int, comm string) int {
-	t.Helper()
-	for _, p := range Descendants(pid) {
-		if strings.HasPrefix(p.Comm, comm) {
-			return p.PID
-		}
-	}
-	t.Fatalf("process %d has no child %q: %v", pid, comm, Descendants(pid))
-	return 0
-}
