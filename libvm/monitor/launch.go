@@ -120,9 +120,11 @@ func (p *Process) handshake(l *Launch) error {
 	return nil
 }
 
-// died explains a handshake that broke: the monitor has ended, or is about to.
+// died explains a handshake that broke: the monitor has ended, or it is to end,
+// stuck or not. If it had ended by itself its own status is still what is told.
 func (p *Process) died(cause error) error {
-	p.sock.Close() //nolint:errcheck // it broke
+	p.sock.Close()       //nolint:errcheck // it broke
+	p.cmd.Process.Kill() //nolint:errcheck // it may have ended by itself
 	if err := p.cmd.Wait(); err != nil {
 		return fmt.Errorf("the container's monitor ended before it was ready: %w", err)
 	}
