@@ -30,6 +30,8 @@ type container struct {
 	created time.Time
 	relay   *relay
 
+	starting sync.Mutex // one Start at a time
+
 	mu       sync.Mutex
 	status   state.Status
 	sessions map[*session]bool
@@ -175,6 +177,8 @@ func (c *container) current() state.Status {
 
 // Start lets the workload exec.
 func (c *container) Start(ctx context.Context) error {
+	c.starting.Lock()
+	defer c.starting.Unlock()
 	switch c.current() {
 	case state.Created:
 	case state.Stopped:

@@ -62,6 +62,10 @@ func (m *monitor) startMachine(ctx context.Context) (*machine, error) {
 		vc.Initrd.Close() //nolint:errcheck // a memfd
 		return nil, err
 	}
+	// The guest's memory would be in a core dump.
+	if err := unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{}); err != nil {
+		return fail(os.NewSyscallError("setrlimit", err))
+	}
 	files, err := passthrough.NewServer(passthrough.Options{AllowDevices: mayMakeDevices(&m.spec)})
 	if err != nil {
 		return fail(fmt.Errorf("file server: %w", err))
@@ -273,7 +277,7 @@ var lastWords = []string{"Kernel panic", "runv-agent: fatal"}
 
 // consoleTail is the end of what the guest's kernel printed, for an error.
 func (mc *machine) consoleTail() string {
-	lines := strings.Split(strings.TrimSpace(strings.ReplaceAll(string(mc.vm.Console()), "\r", "")), "\n")
+	lines := strings.Split(strings.TrimSpace(vm.Printable(mc.vm.Console())), "\n")
 	const most = 12 // lines
 	begin := max(0, len(lines)-most)
 	for i := range lines[:begin] {

@@ -88,6 +88,9 @@ func Main() int {
 func (m *monitor) fail(ctx context.Context, cause error) {
 	m.log.Debug("create failed", "error", cause)
 	gone := ctx.Err() != nil
+	if m.machine != nil {
+		m.machine.vm.Close() //nolint:errcheck // before the id is free for another one
+	}
 	if gone && m.state != nil {
 		if err := m.state.Remove(); err != nil {
 			m.log.Error("remove the state", "error", err)

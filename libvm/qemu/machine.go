@@ -5,6 +5,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"runv/libvm/vm"
 )
 
 // note keeps the first reason that QEMU gave for its end.
@@ -35,7 +37,7 @@ func (m *machine) CPUTime() (int64, error) {
 
 // oneLine makes b fit into an error message.
 func oneLine(b []byte) string {
-	s := strings.Join(strings.Fields(string(b)), " ")
+	s := strings.Join(strings.Fields(vm.Printable(b)), " ")
 	if s == "" {
 		return "(it said nothing)"
 	}

@@ -18,7 +18,7 @@ const GuestCID = 3
 
 // Config describes one VM.
 type Config struct {
-	Kernel  string   // path of the kernel image, as the backend's process sees it
+	Kernel  string   // path of the kernel image
 	Initrd  *os.File // the initramfs; owned by the caller
 	Cmdline string   // kernel command line, without what a backend adds itself
 	Memory  uint64   // bytes of RAM, a multiple of MiB
