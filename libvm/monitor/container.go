@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 
 	"runv/agent/api"
 	"runv/libvm/ctl"
@@ -31,6 +32,7 @@ type container struct {
 	relay   *relay
 
 	starting sync.Mutex // one Start at a time
+	killed   sync.Once  // by a SIGKILL
 
 	mu       sync.Mutex
 	status   state.Status
@@ -209,6 +211,9 @@ func (c *container) Signal(ctx context.Context, sig int, all bool) error {
 	ctx, cancel := context.WithTimeout(ctx, answerTime)
 	defer cancel()
 	_, err := c.agent().Signal(ctx, &api.SignalRequest{Id: c.monitor.launch.ID, Signal: uint32(sig), All: all})
+	if err == nil && sig == int(unix.SIGKILL) {
+		c.killed.Do(func() { go c.relay.expire(unreadTime) })
+	}
 	return guest.Error(err)
 }
 
@@ -253,6 +258,10 @@ func clampStatus(s uint32) int {
 	}
 	return int(s)
 }
+
+// unreadTime is how long a container that was killed waits for a reader of its
+// output: under runc it would have ended, with the output in a pipe.
+const unreadTime = 5 * time.Second
 
 // drainTime is how long the rest of the output may take when its process did
 // not end by itself.

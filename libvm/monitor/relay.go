@@ -70,6 +70,9 @@ type relay struct {
 	sent     [2]uint64  // bytes delivered of stdout (or the terminal) and stderr
 	ended    [2]bool    // there will be no more of it
 	conns    []net.Conn
+
+	closed chan struct{} // by close
+	once   sync.Once     // for closed
 }
 
 // The indices of sent and ended.
@@ -85,7 +88,7 @@ func newRelay(g *guest.Guest, f files) (*relay, error) {
 		f.close()
 		return nil, os.NewSyscallError("eventfd2", err)
 	}
-	r := &relay{files: f, cancel: os.NewFile(uintptr(fd), "relay")}
+	r := &relay{files: f, cancel: os.NewFile(uintptr(fd), "relay"), closed: make(chan struct{})}
 	r.progress = sync.NewCond(&r.mu)
 	r.ended = [2]bool{f.stdout == nil && f.tty == nil, f.stderr == nil}
 	if f.tty != nil || f.stdin != nil {
@@ -248,6 +251,36 @@ func (r *relay) delivered(ctx context.Context, stdout, stderr uint64) {
 	}
 }
 
+// expire gives the output up once nobody has taken any of it for d, the time
+// after which a process that was killed must not be kept by its reader. It
+// returns when the relay is closed, if not before.
+func (r *relay) expire(d time.Duration) {
+	tick := time.NewTicker(d)
+	defer tick.Stop()
+	r.mu.Lock()
+	last := r.sent
+	r.mu.Unlock()
+	for {
+		select {
+		case <-r.closed:
+			return
+		case <-tick.C:
+		}
+		r.mu.Lock()
+		if r.sent == last {
+			r.ended = [2]bool{true, true}
+			r.progress.Broadcast()
+			for _, c := range r.conns {
+				closeRead(c) //nolint:errcheck // the agent sees that nobody reads
+			}
+			r.mu.Unlock()
+			return
+		}
+		last = r.sent
+		r.mu.Unlock()
+	}
+}
+
 // endInput stops the reading of the host's side.
 func (r *relay) endInput() {
 	r.cancel.Write([]byte{1, 0, 0, 0, 0, 0, 0, 0}) //nolint:errcheck // an eventfd takes it
@@ -260,6 +293,7 @@ const stuckTime = time.Second
 // close ends the relay: streams that were never opened, both directions of those
 // that were, the files. A file that is stuck is closed when it is not any more.
 func (r *relay) close() {
+	r.once.Do(func() { close(r.closed) })
 	for _, s := range []*guest.Stream{r.stdin, r.stdout, r.stderr} {
 		if s != nil {
 			s.Cancel()

@@ -196,6 +196,28 @@ func TestRelayOfAStuckReaderEnds(t *testing.T) {
 	within(t, "close", r.close)
 }
 
+func TestRelayOfAKilledProcessExpires(t *testing.T) {
+	r := stuck(t)
+	within(t, "expire", func() { r.expire(10 * time.Millisecond) })
+	within(t, "drained", func() { r.drained(t.Context()) })
+	within(t, "close", r.close)
+}
+
+func TestRelayDoesNotExpireWhileItIsRead(t *testing.T) {
+	outR, outW := pipe(t)
+	r, _, stdout, _ := started(t, files{stdout: outW})
+	expired := make(chan struct{})
+	go func() { defer close(expired); r.expire(patience) }()
+	stdout.Write([]byte("read")) //nolint:errcheck // the reader tells
+	stdout.Close()
+	within(t, "drained", func() { r.drained(t.Context()) })
+	if b, err := io.ReadAll(outR); err != nil || string(b) != "read" {
+		t.Errorf("got %q, %v", b, err)
+	}
+	within(t, "close", r.close)
+	within(t, "end of expire", func() { <-expired })
+}
+
 func TestRelayTerminalKeepsItsOutput(t *testing.T) {
 	master, slave, err := tty.Open()
 	if err != nil {
