@@ -32,7 +32,12 @@ const ramBytes = 4 * queuetest.PlaceBytes
 
 func newGuest(t testing.TB, d virtio.Device) *guest {
 	t.Helper()
-	g := &guest{t: t, ram: make([]byte, ramBytes), notify: map[uint16]int{}, irqs: make(chan struct{}, 1)}
+	return newGuestIn(t, d, make([]byte, ramBytes))
+}
+
+func newGuestIn(t testing.TB, d virtio.Device, ram []byte) *guest {
+	t.Helper()
+	g := &guest{t: t, ram: ram, notify: map[uint16]int{}, irqs: make(chan struct{}, 1)}
 	m, err := mem.New(mem.Region{GPA: 0, Host: g.ram})
 	if err != nil {
 		t.Fatal(err)
