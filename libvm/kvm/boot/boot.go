@@ -110,10 +110,13 @@ func Load(m *mem.Memory, k File, p Params) (State, error) {
 	if err := l.finish(p); err != nil {
 		return State{}, err
 	}
-	return State{
-		RIP: l.entry, RSP: stackTop, RSI: paramsStart, CR3: pml4Start,
-		GDT: gdtStart, GDTLimit: gdtEntries*8 - 1, InitrdStart: l.initrd,
-	}, nil
+	s := state(l.entry)
+	s.InitrdStart = l.initrd
+	return s, nil
+}
+
+func state(entry mem.GPA) State {
+	return State{RIP: entry, RSP: stackTop, RSI: paramsStart, CR3: pml4Start, GDT: gdtStart, GDTLimit: gdtEntries*8 - 1}
 }
 
 // loader is a kernel on its way into memory.

@@ -1,0 +1,80 @@
+package kvm
+
+import (
+	"fmt"
+	"os"
+
+	"golang.org/x/sys/unix"
+
+	"runv/libvm/kvm/uapi"
+	"runv/libvm/mem"
+)
+
+// ram is the guest's memory: one memfd, mapped once, of which KVM and the
+// devices see the part below the hole and the part above it. Go's garbage
+// collector knows nothing of the mapping.
+type ram struct {
+	fd   *os.File
+	host []byte
+	mem  *mem.Memory
+}
+
+// newRAM makes size bytes of memory, all zero. Pages cost nothing until they are
+// touched.
+func newRAM(size uint64) (_ *ram, err error) {
+	fd, err := unix.MemfdCreate("runv-ram", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
+	if err != nil {
+		return nil, os.NewSyscallError("memfd_create", err)
+	}
+	r := &ram{fd: os.NewFile(uintptr(fd), "runv-ram")}
+	defer func() {
+		if err != nil {
+			r.close()
+		}
+	}()
+	if err := unix.Ftruncate(fd, int64(size)); err != nil {
+		return nil, os.NewSyscallError("ftruncate", err)
+	}
+	// A memory that shrank would kill us with SIGBUS.
+	if _, err := unix.FcntlInt(uintptr(fd), unix.F_ADD_SEALS, unix.F_SEAL_SHRINK|unix.F_SEAL_GROW|unix.F_SEAL_SEAL); err != nil {
+		return nil, os.NewSyscallError("fcntl", err)
+	}
+	if r.host, err = unix.Mmap(fd, 0, int(size), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED|unix.MAP_NORESERVE); err != nil {
+		return nil, fmt.Errorf("map %d MiB of guest memory: %w", size>>20, os.NewSyscallError("mmap", err))
+	}
+	// A core dump of the monitor is no place for it; huge pages where the host
+	// has them for shared memory.
+	unix.Madvise(r.host, unix.MADV_DONTDUMP) //nolint:errcheck // advice
+	unix.Madvise(r.host, unix.MADV_HUGEPAGE) //nolint:errcheck // advice
+	regions := []mem.Region{{GPA: 0, Host: r.host}}
+	if size > uint64(holeStart) {
+		regions = []mem.Region{{GPA: 0, Host: r.host[:holeStart:holeStart]}, {GPA: holeEnd, Host: r.host[holeStart:]}}
+	}
+	r.mem, err = mem.New(regions...)
+	return r, err
+}
+
+// register gives the memory to a VM, a slot for each region.
+func (r *ram) register(vmfd int) error {
+	for i, region := range r.mem.Regions() {
+		slot := uapi.UserspaceMemoryRegion{
+			Slot:          uint32(i),
+			GuestPhysAddr: uint64(region.GPA),
+			MemorySize:    uint64(len(region.Host)),
+			UserspaceAddr: address(region.Host),
+		}
+		if _, err := uapi.IoctlPtr(vmfd, uapi.KVM_SET_USER_MEMORY_REGION, &slot, "KVM_SET_USER_MEMORY_REGION"); err != nil {
+			return fmt.Errorf("map gpa %#x size %#x: %w", region.GPA, len(region.Host), err)
+		}
+	}
+	return nil
+}
+
+// close unmaps the memory, which nobody may use any more.
+func (r *ram) close() {
+	if r.host != nil {
+		unix.Munmap(r.host) //nolint:errcheck // our own mapping
+		r.host = nil
+	}
+	r.fd.Close() //nolint:errcheck // memory only
+}
