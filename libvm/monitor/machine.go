@@ -263,6 +263,8 @@ func (mc *machine) watchBoot(ctx context.Context, cancel context.CancelCauseFunc
 			switch {
 			case time.Duration(cpu) > bootCPU*time.Duration(min(vcpus, onlineCPUs())):
 				cancel(fmt.Errorf("the guest did not boot: its agent has not called after %v of CPU time", time.Duration(cpu).Round(time.Second)))
+			case now.Sub(idleSince) > bootIdle && starved():
+				idleSince, idleCPU = time.Now(), cpu
 			case now.Sub(idleSince) > bootIdle:
 				cancel(fmt.Errorf("the guest did not boot: it has been idle for %v and its agent has not called", bootIdle))
 			case now.Sub(begin) > bootWall:
