@@ -19,7 +19,7 @@ import (
 
 // Limit bounds every command and wait of a test: a VM boots in a second, but
 // under emulation on a loaded machine it has taken ten.
-const Limit = 30 * time.Second
+const Limit = 60 * time.Second
 
 // pipeLimit is how long the output of a command may be held open after its end:
 // a container that it left behind by mistake would do so for ever.

@@ -190,7 +190,7 @@ func TestNoVM(t *testing.T) {
 		{"kernel is a directory", "RUNV_KERNEL=/etc", nil, `/etc`, 5 * time.Second},
 		{"kernel is no kernel", "RUNV_KERNEL=" + text, nil, `text`, 5 * time.Second},
 		{"kernel spins", "RUNV_KERNEL=" + spins, nil, `the guest did not boot.*CPU time.*console is empty`, 60 * time.Second},
-		{"kernel halts", "RUNV_KERNEL=" + halts, nil, `the guest did not boot: it has been idle.*console is empty`, 20 * time.Second},
+		{"kernel halts", "RUNV_KERNEL=" + halts, nil, `the guest did not boot: it has been idle.*console is empty`, 60 * time.Second},
 		{"kernel resets", "RUNV_KERNEL=" + resets, nil, `the guest did not boot`, 20 * time.Second},
 		{"no init", "", kernelParams("rdinit=/nosuch"), `the guest did not boot.*console: .*(No working init|not syncing|nosuch)`, 20 * time.Second},
 		{"no qemu", "RUNV_QEMU=/no/such", nil, `/no/such`, 5 * time.Second},
