@@ -69,7 +69,13 @@ func inside() int {
 	cmd.Env = append(os.Environ(), envInside+"=1")
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
 	cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: unix.CLONE_NEWNS, Pdeathsig: unix.SIGKILL}
+	// A test that panics or times out leaves its containers to us.
+	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
+		fmt.Fprintln(os.Stderr, "harness:", os.NewSyscallError("prctl", err)) //nolint:errcheck // nobody else to tell
+		return 1
+	}
 	err := cmd.Run()
+	killAll()
 	var exit *exec.ExitError
 	if err != nil && !errors.As(err, &exit) {
 		fmt.Fprintln(os.Stderr, "harness:", err) //nolint:errcheck // nobody else to tell
@@ -79,6 +85,16 @@ func inside() int {
 		return status
 	}
 	return 1
+}
+
+// killAll ends every process below this one.
+func killAll() {
+	for all := Descendants(os.Getpid()); len(all) > 0; all = Descendants(os.Getpid()) {
+		for _, p := range all {
+			_ = unix.Kill(p.PID, unix.SIGKILL) // it may have ended
+		}
+		_, _ = unix.Wait4(-1, nil, 0, nil)
+	}
 }
 
 // prepare makes the namespace ours, and the process a subreaper.
