@@ -4,6 +4,7 @@
 #   make run        install what is missing, build, run a container in a VM
 #   make test       install what is missing, run every test
 #   make kernel     build the guest's kernel (cached outside the checkout)
+#   make test-kvm   the integration tests on an emulated KVM host (RUN=REGEXP)
 #   make kvmhost    a shell on an emulated KVM host, or CMD='…' in it
 #   make install    PREFIX=/usr/local DESTDIR=
 #   make lint fuzz bench soak generate clean
@@ -22,7 +23,7 @@ export GOFLAGS := -buildvcs=false -trimpath
 
 AGENT := libvm/initramfs/embed/agent
 
-.PHONY: all runv agent run test test-unit test-integration kernel install lint fuzz bench soak generate clean deps deps-run kvmhost
+.PHONY: all runv agent run test test-unit test-integration kernel install lint fuzz bench soak generate clean deps deps-run kvmhost test-kvm
 
 all: runv
 
@@ -70,6 +71,9 @@ soak: deps runv
 # OPTS: what kvmhost.sh takes (--timeout SECS, --out DIR …).
 kvmhost:
 	@scripts/kvmhost.sh $(OPTS) $(if $(CMD),-- bash -c '$(subst ','\'',$(CMD))')
+
+test-kvm: deps runv
+	@scripts/test-kvm.sh $(if $(RUN),-run '$(RUN)') $(if $(V),-v)
 
 install: runv
 	install -D -m 0755 runv $(DESTDIR)$(PREFIX)/bin/runv

@@ -1,0 +1,45 @@
+#!/bin/bash
+# test-kvm.sh [TEST-FLAG…]: the integration tests on an emulated KVM host.
+#
+# Builds the tests, and runs them in scripts/kvmhost.sh, where the backend that
+# RUNV_BACKEND names (qemu unless it is set) has real KVM. A TEST-FLAG is one of
+# "go test": -run REGEXP, -v, …
+#
+# RUNV_TEST_TIMEOUT  of the whole, in seconds (2400)
+# RUNV, RUNV_TEST_KERNEL, RUNV_TEST_DEBIAN_KERNEL  as for scripts/test.sh
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+export RUNV_BACKEND=${RUNV_BACKEND:-qemu} RUNV=${RUNV:-$PWD/runv}
+timeout=${RUNV_TEST_TIMEOUT:-2400}
+
+RUNV_TEST_KERNEL=${RUNV_TEST_KERNEL:-$(agent/kernel/build.sh | tail -n 1)}
+RUNV_TEST_DEBIAN_KERNEL=${RUNV_TEST_DEBIAN_KERNEL:-$(agent/kernel/debian.sh | tail -n 1)}
+for f in "$RUNV" "$RUNV_TEST_KERNEL" "$RUNV_TEST_DEBIAN_KERNEL"; do
+	[ -s "$f" ] || { echo "test-kvm: no $f (try: make runv kernel)" >&2; exit 1; }
+done
+export RUNV_TEST_KERNEL RUNV_TEST_DEBIAN_KERNEL RUNV_KERNEL=$RUNV_TEST_KERNEL
+
+flags=()
+while [ $# -gt 0 ]; do
+	case $1 in
+	-run | -skip | -count | -timeout | -failfast | -v | -short) flags+=("-test.${1#-}") ;;
+	-*=*) flags+=("-test.${1#-}") ;;
+	*) flags+=("$1") ;;
+	esac
+	shift
+done
+
+build=$(mktemp -d "${TMPDIR:-/tmp}/runv-test-kvm.XXXXXX")
+trap 'rm -rf "$build"' EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
+go test -c -o "$build/integration.test" ./tests/integration
+
+# In the machine: the first lines say on what the tests ran.
+script='set -e
+"$RUNV" check
+cd tests/integration
+exec "$@"'
+scripts/kvmhost.sh --memory 3072 --timeout "$timeout" -- \
+	bash -c "$script" test-kvm "$build/integration.test" -test.count=1 -test.timeout "$((timeout - 30))s" "${flags[@]}"
