@@ -125,8 +125,10 @@ func (a *app) runtime(c *cli.Context) *libvm.Runtime {
 		Root: a.root, Log: a.log.Logger, LogFile: a.log.File(), LogJSON: a.log.JSON(), Debug: a.debug,
 		Kernel: c.String("kernel"), Backend: c.String("backend"),
 	}
-	if r.LogFile == nil && a.debug {
-		r.LogFile = os.Stderr // the user wants to see the monitor's steps, too
+	// The user wants to see the monitor's steps, too; but one that outlives the
+	// command must not hold the caller's stderr.
+	if r.LogFile == nil && a.debug && c.Command.Name == "run" && !c.Bool("detach") {
+		r.LogFile = os.Stderr
 	}
 	return r
 }

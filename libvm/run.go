@@ -4,11 +4,11 @@ import (
 	"context"
 	"errors"
 	"time"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
 
 	"runv/libvm/ctl"
+	"runv/libvm/orphans"
 	"runv/libvm/state"
 )
 
@@ -125,7 +125,7 @@ func (c *container) attend(ctx, boot context.Context, bootDone func(), t *termin
 			case unix.SIGWINCH:
 				t.resize()
 			case unix.SIGCHLD:
-				reapOrphans(c.monitor.Pid())
+				orphans.Reap(c.monitor.Pid())
 			}
 			if sig, ok := forwarded(s); ok {
 				c.forward(ctx, client, sig)
@@ -144,25 +144,4 @@ func (c *container) forward(ctx context.Context, client *ctl.Client, sig int) {
 	if err != nil && !errors.Is(err, ctl.ErrGone) && !errors.Is(err, state.ErrNotRunning) {
 		c.runtime.Log.Warn("signal not delivered", "number", sig, "error", err)
 	}
-}
-
-// reapOrphans reaps what a subreaper inherited; the monitor is left to Wait.
-func reapOrphans(monitor int) {
-	for {
-		var info unix.Siginfo
-		err := unix.Waitid(unix.P_ALL, 0, &info, unix.WEXITED|unix.WNOHANG|unix.WNOWAIT, nil)
-		pid := siginfoPID(&info)
-		if err != nil || pid == 0 || pid == monitor {
-			return
-		}
-		if _, err := unix.Wait4(pid, nil, unix.WNOHANG, nil); err != nil {
-			return
-		}
-	}
-}
-
-// siginfoPID is si_pid of a SIGCHLD's siginfo_t: on x86-64, after three ints and
-// four bytes of padding. The package does not name the union's members.
-func siginfoPID(info *unix.Siginfo) int {
-	return int(*(*int32)(unsafe.Add(unsafe.Pointer(info), 16)))
 }

@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"runv/agent/api"
+	"runv/agent/wire"
 	"runv/libvm/ctl"
 	"runv/libvm/devfilter"
 	"runv/libvm/guest"
@@ -123,7 +124,7 @@ func (c *container) configureGuest(ctx context.Context) error {
 // createRequest compiles what the guest only installs.
 func (c *container) createRequest() (*api.CreateContainerRequest, error) {
 	m := c.monitor
-	req := &api.CreateContainerRequest{Id: m.launch.ID, Spec: m.launch.Spec, Stdio: c.relay.stdio(), NoNewKeyring: m.launch.NoNewKeyring}
+	req := &api.CreateContainerRequest{Id: m.launch.ID, Spec: wire.MarshalSpec(&m.spec), Stdio: c.relay.stdio(), NoNewKeyring: m.launch.NoNewKeyring}
 	for _, t := range m.view.Trees {
 		req.Trees = append(req.Trees, &api.Tree{Mount: int32(t.Mount), Path: treeKey(m.launch.ID, t.Mount) + "/" + t.Name})
 	}

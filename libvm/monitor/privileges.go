@@ -81,5 +81,8 @@ func (m *monitor) confine(context.Context) error {
 			return err
 		}
 	}
-	return limitCapabilities(kept)
+	if err := limitCapabilities(kept); err != nil {
+		return err
+	}
+	return installFilter()
 }

@@ -206,7 +206,7 @@ func (r *relay) drain(dst *os.File, conn net.Conn, which int) {
 	for {
 		n, err := conn.Read(buf)
 		if n > 0 {
-			if _, err := dst.Write(buf[:n]); err != nil {
+			if err := r.write(dst, buf[:n]); err != nil {
 				closeRead(conn) //nolint:errcheck // the guest may have gone
 				break
 			}
@@ -220,6 +220,27 @@ func (r *relay) drain(dst *os.File, conn net.Conn, which int) {
 	r.ended[which] = true
 	r.progress.Broadcast()
 	r.mu.Unlock()
+}
+
+// write writes all of p. Whoever shares the open file with us may make it
+// non-blocking at any time; then the write waits as if it were not.
+func (r *relay) write(dst *os.File, p []byte) error {
+	for {
+		n, err := dst.Write(p)
+		p = p[n:]
+		if !errors.Is(err, unix.EAGAIN) {
+			return err
+		}
+		poll := []unix.PollFd{{Fd: int32(dst.Fd()), Events: unix.POLLOUT}}
+		if _, err := unix.Poll(poll, int(stuckTime.Milliseconds())); err != nil && !errors.Is(err, unix.EINTR) {
+			return os.NewSyscallError("poll", err)
+		}
+		select {
+		case <-r.closed:
+			return os.ErrClosed
+		default:
+		}
+	}
 }
 
 func (r *relay) count(which, n int) {

@@ -135,6 +135,33 @@ func TestRelayTellsTheGuestThatNobodyReads(t *testing.T) {
 	within(t, "close", r.close)
 }
 
+func TestRelayWritesToAPipeThatBecameNonBlocking(t *testing.T) {
+	outR, outW := pipe(t)
+	r, _, stdout, _ := started(t, files{stdout: outW})
+	// Somebody who shares the open file, such as a shell, may do so at any time.
+	if err := unix.SetNonblock(int(outR.Fd()), false); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.SetNonblock(int(outW.Fd()), true); err != nil {
+		t.Fatal(err)
+	}
+	big := bytes.Repeat([]byte("0123456789abcdef"), 1<<16) // 1 MiB: the pipe fills
+	go func() { stdout.Write(big); stdout.Close() }()      //nolint:errcheck // the reader tells
+	within(t, "a full pipe", func() {
+		for n, err := 0, error(nil); n < 1<<16; { // until it is full
+			if n, err = unix.IoctlGetInt(int(outR.Fd()), unix.TIOCINQ); err != nil {
+				t.Error(err)
+				return
+			}
+		}
+	})
+	got, err := io.ReadAll(outR)
+	if err != nil || !bytes.Equal(got, big) {
+		t.Errorf("got %d bytes of %d, %v", len(got), len(big), err)
+	}
+	within(t, "close", r.close)
+}
+
 func TestRelayDoesNotWaitForAnIdleStdin(t *testing.T) {
 	inR, _ := pipe(t)
 	outR, outW := pipe(t)

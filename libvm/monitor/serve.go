@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"runv/libvm/ctl"
+	"runv/libvm/orphans"
 	"runv/libvm/vm"
 )
 
@@ -45,6 +46,11 @@ func (m *monitor) serve(ctx context.Context) int {
 		defer close(signalled)
 		m.forwardSignals(ctx)
 	}()
+	reaped := make(chan struct{})
+	go func() {
+		defer close(reaped)
+		m.reapOrphans(ctx)
+	}()
 	if m.degraded != nil {
 		m.log.Warn("no hardware virtualization: the guest is emulated and slow", "reason", m.degraded)
 	}
@@ -57,8 +63,29 @@ func (m *monitor) serve(ctx context.Context) int {
 	stuck := time.AfterFunc(answerTime, func() { m.machine.vm.Close() }) //nolint:errcheck // it is closed again
 	defer stuck.Stop()
 	<-signalled
+	<-reaped
 	<-served
 	return status
+}
+
+// reapOrphans reaps what the monitor gets as the first process of its pid
+// namespace: children of those who entered it (nsenter, podman cp).
+func (m *monitor) reapOrphans(ctx context.Context) {
+	except := 0
+	if child, ok := m.machine.vm.(vm.Child); ok {
+		except = child.PID()
+	}
+	ended := make(chan os.Signal, 1)
+	signal.Notify(ended, unix.SIGCHLD)
+	defer signal.Stop(ended)
+	for {
+		orphans.Reap(except)
+		select {
+		case <-ctx.Done():
+			return
+		case <-ended:
+		}
+	}
 }
 
 // signalQueue is how many signals may wait while one is on its way to the guest.

@@ -18,6 +18,9 @@ func (m *machine) note(reason string) {
 	}
 }
 
+// PID returns QEMU's process id.
+func (m *machine) PID() int { return m.cmd.Process.Pid }
+
 // cpuclockSched is CPUCLOCK_SCHED of the kernel's include/linux/
 // posix-timers_types.h: the process clock that counts what was really run.
 const cpuclockSched = 2

@@ -69,6 +69,11 @@ type Confiner interface {
 	Confine() error
 }
 
+// Child is a VM that is a child process of its starter, who must not reap it.
+type Child interface {
+	PID() int
+}
+
 // VM is a running virtual machine.
 type VM interface {
 	// Done is closed when the VM has ended, for whatever reason.
