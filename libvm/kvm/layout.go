@@ -20,11 +20,13 @@ const (
 	holeEnd   mem.GPA = 0x1_0000_0000
 
 	mmioStart mem.GPA = 0xd000_0000
-	mmioSize          = 0x1000 // bytes of a device
 
 	identityMap mem.GPA = 0xfffb_c000
 	tssStart    mem.GPA = 0xfffb_d000 // 3 pages
 )
+
+// mmioSize is what each virtio-mmio device has of it, in bytes.
+const mmioSize = 0x1000
 
 // The global system interrupts, one to one the pins of the IO-APIC. All are edge
 // triggered and active high. Devices begin at the first that no PC has taken;

@@ -104,12 +104,13 @@ func (m *Machine) start() {
 // for a device to stop, as its driver wants, waits for its Close instead.
 func (m *Machine) wait() {
 	<-m.ending
-	for _, w := range m.windows {
-		m.running.Go(func() { w.Close() }) //nolint:errcheck // free calls it again
+	failures := make([]error, len(m.windows))
+	for i, w := range m.windows {
+		m.running.Go(func() { failures[i] = w.Close() })
 	}
 	m.running.Wait()
 	runtime.GOMAXPROCS(max(1, runtime.GOMAXPROCS(0)-len(m.vcpus)))
-	err := m.free()
+	err := errors.Join(append(failures, m.free())...)
 	m.mu.Lock()
 	if m.reason == nil {
 		m.reason = ErrStuck // cannot be: vCPUs end for a reason
@@ -125,7 +126,7 @@ func (m *Machine) wait() {
 // free gives back everything that an incomplete or ended machine has, in the
 // order in which parts need one another. No vCPU runs.
 func (m *Machine) free() error {
-	var errs []error
+	var errs []error // of windows that were not closed before
 	for _, w := range m.windows {
 		errs = append(errs, w.Close())
 	}
