@@ -48,16 +48,6 @@ func (r *ring) close() {
 	r.fault.set(-1)
 }
 
-// openKick returns the kick as a file of its own, which a queue closes. Go's
-// poller waits for it, so that Close ends a Read.
-func (r *ring) openKick() (*os.File, error) {
-	fd, err := unix.FcntlInt(uintptr(r.kick), unix.F_DUPFD_CLOEXEC, 0)
-	if err != nil {
-		return nil, os.NewSyscallError("fcntl", err)
-	}
-	return os.NewFile(uintptr(fd), "kick"), nil
-}
-
 // notifier is the eventfd by which the front-end is told something. It may be
 // exchanged while device goroutines signal.
 type notifier struct {

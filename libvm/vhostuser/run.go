@@ -114,7 +114,7 @@ func (s *server) open(r *ring) (*queue.Queue, error) {
 		}
 		*a.dst = gpa
 	}
-	kick, err := r.openKick()
+	kick, err := queue.OpenKick(r.kick)
 	if err != nil {
 		return nil, err
 	}

@@ -137,12 +137,10 @@ func (t *Transport) open(q *vring, index uint16, r *run) (*queue.Queue, error) {
 	if err := q.connect(t.lines, index); err != nil {
 		return nil, err
 	}
-	// The queue owns its kick, and closes it.
-	fd, err := unix.FcntlInt(uintptr(q.event), unix.F_DUPFD_CLOEXEC, 0)
+	kick, err := queue.OpenKick(q.event)
 	if err != nil {
-		return nil, os.NewSyscallError("fcntl", err)
+		return nil, err
 	}
-	kick := os.NewFile(uintptr(fd), "kick")
 	c := queue.Config{Size: uint16(q.num), Desc: q.desc, Driver: q.driver, Device: q.device,
 		EventIdx:  t.features&(1<<virtio.RingFEventIdx) != 0,
 		Indirect:  t.features&(1<<virtio.RingFIndirectDesc) != 0,
