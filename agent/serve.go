@@ -64,10 +64,6 @@ func run() error {
 	if err := <-dialed; err != nil {
 		return fmt.Errorf("dial the host: %w", err)
 	}
-	// While the host makes up its mind.
-	var warm sync.WaitGroup
-	warm.Go(container.Warm)
-	defer warm.Wait()
 	return serve(ctx, conn, s)
 }
 

@@ -3,7 +3,6 @@ package main
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"io"
 	"net"
@@ -18,6 +17,7 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 
 	"runv/agent/api"
+	"runv/agent/wire"
 	"runv/libvm/guest"
 	"runv/libvm/initramfs"
 	"runv/libvm/vhostuser"
@@ -274,10 +274,7 @@ func text(c net.Conn) <-chan string {
 
 func (m *machine) create(t *testing.T, id string, s *specs.Spec, change func(*api.CreateContainerRequest)) (*ends, error) {
 	t.Helper()
-	b, err := json.Marshal(s)
-	if err != nil {
-		t.Fatal(err)
-	}
+	b := wire.MarshalSpec(s)
 	streams, tokens := m.stdio()
 	r := &api.CreateContainerRequest{
 		Id: id, Spec: b, Stdio: tokens, Trees: []*api.Tree{{Mount: -1, Path: "k/rootfs"}},
@@ -285,7 +282,7 @@ func (m *machine) create(t *testing.T, id string, s *specs.Spec, change func(*ap
 	if change != nil {
 		change(r)
 	}
-	_, err = m.a.CreateContainer(t.Context(), r)
+	_, err := m.a.CreateContainer(t.Context(), r)
 	return streams, err
 }
 

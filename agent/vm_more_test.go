@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/json"
 	"io"
 	"os"
 	"os/exec"
@@ -13,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"runv/agent/api"
+	"runv/agent/wire"
 	"runv/libvm/devfilter"
 	"runv/libvm/seccomp"
 )
@@ -87,10 +87,7 @@ func (m *machine) testUserNamespace(t *testing.T) {
 func (m *machine) testTerminal(t *testing.T) {
 	s := testSpec("sh", "-c", "stty size; read x; echo got $x; stty size; exit 5")
 	s.Process.Terminal = true
-	b, err := json.Marshal(s)
-	if err != nil {
-		t.Fatal(err)
-	}
+	b := wire.MarshalSpec(s)
 	tty := m.g.NewStream()
 	if _, err := m.a.CreateContainer(t.Context(), &api.CreateContainerRequest{
 		Id: "tty", Spec: b, Stdio: &api.Stdio{Stdin: tty.Token}, Trees: []*api.Tree{{Mount: -1, Path: "k/rootfs"}}, Rows: 24, Cols: 80,

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/json"
 	"fmt"
 	"io"
 	"os"
@@ -15,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"runv/agent/api"
+	"runv/agent/wire"
 	"runv/libvm/guest"
 )
 
@@ -132,10 +132,7 @@ func (m *machine) testExec(t *testing.T) {
 	}
 	var took []time.Duration
 	exec := func(id string, args ...string) (string, uint32) {
-		p, err := json.Marshal(&specs.Process{Args: args, Cwd: "/", Env: []string{"PATH=/bin"}})
-		if err != nil {
-			t.Error(err)
-		}
+		p := wire.MarshalProcess(&specs.Process{Args: args, Cwd: "/", Env: []string{"PATH=/bin"}})
 		s, tokens := m.stdio()
 		start := time.Now()
 		if _, err := m.a.Exec(t.Context(), &api.ExecRequest{Id: "ex", ExecId: id, Process: p, Stdio: tokens}); err != nil {

@@ -2,9 +2,7 @@ package container
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
-	"os"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -17,7 +15,7 @@ import (
 // CreateRequest is what Create needs.
 type CreateRequest struct {
 	ID           string
-	Spec         []byte // config.json
+	Spec         []byte // wire.MarshalSpec
 	Trees        []Tree
 	Stdio        Stdio
 	Rows, Cols   uint32 // characters; 0: as the config says
@@ -172,7 +170,7 @@ func (c *Container) makeGroup(filter []byte) error {
 
 // spawn starts the first process in its namespaces and its cgroup.
 func (c *Container) spawn(config *setup.Config) error {
-	file, err := memfd(config)
+	file, err := config.File()
 	if err != nil {
 		return err
 	}
@@ -252,21 +250,4 @@ func (c *Container) prepare(terminal bool) error {
 		return err
 	}
 	return task.SetLimits(pid, p.Rlimits)
-}
-
-func memfd(config *setup.Config) (*os.File, error) {
-	b, err := json.Marshal(config)
-	if err != nil {
-		return nil, err
-	}
-	fd, err := unix.MemfdCreate("config", unix.MFD_CLOEXEC)
-	if err != nil {
-		return nil, os.NewSyscallError("memfd_create", err)
-	}
-	f := os.NewFile(uintptr(fd), "config")
-	if _, err := f.WriteAt(b, 0); err != nil {
-		f.Close()
-		return nil, err
-	}
-	return f, nil
 }

@@ -1,7 +1,6 @@
 package container
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -15,12 +14,13 @@ import (
 
 	"runv/agent/setup"
 	"runv/agent/task"
+	"runv/agent/wire"
 )
 
 // ExecRequest is what Exec needs.
 type ExecRequest struct {
 	ExecID       string
-	Process      []byte // runtime-spec Process
+	Process      []byte // wire.MarshalProcess
 	Stdio        Stdio
 	Rows, Cols   uint32 // characters; 0: as the process says
 	Seccomp      []byte // struct sock_filter[]; empty: none
@@ -47,9 +47,9 @@ func (c *Container) Exec(r *ExecRequest) (int, error) {
 
 // newExec enters a process that is to be, so that its terminal can be resized.
 func (c *Container) newExec(r *ExecRequest) (*process, *task.Settings, error) {
-	var sp specs.Process
-	if err := json.Unmarshal(r.Process, &sp); err != nil {
-		return nil, nil, fmt.Errorf("process: %w", err)
+	sp, err := wire.UnmarshalProcess(r.Process)
+	if err != nil {
+		return nil, nil, err
 	}
 	if len(sp.Args) == 0 {
 		return nil, nil, errors.New("process.args is empty")
@@ -61,7 +61,7 @@ func (c *Container) newExec(r *ExecRequest) (*process, *task.Settings, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	c.inherit(&sp)
+	c.inherit(sp)
 	var height, width uint
 	if b := sp.ConsoleSize; b != nil {
 		height, width = b.Height, b.Width
@@ -89,7 +89,7 @@ func (c *Container) newExec(r *ExecRequest) (*process, *task.Settings, error) {
 	}
 	c.execs[r.ExecID] = p
 	return p, &task.Settings{
-		Process: &sp, Seccomp: r.Seccomp, SeccompFlags: r.SeccompFlags,
+		Process: sp, Seccomp: r.Seccomp, SeccompFlags: r.SeccompFlags,
 		Personality: personality, KeyringName: c.keyringName(), LastCap: c.m.LastCap,
 	}, nil
 }

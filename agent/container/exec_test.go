@@ -1,7 +1,6 @@
 package container
 
 import (
-	"encoding/json"
 	"fmt"
 	"io"
 	"os"
@@ -11,15 +10,14 @@ import (
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
+
+	"runv/agent/wire"
 )
 
 // startExec starts a further process; its streams are read by the caller.
 func (j *job) startExec(t *testing.T, id string, p *specs.Process) (in, out, errs io.ReadWriteCloser, err error) {
 	t.Helper()
-	b, err := json.Marshal(p)
-	if err != nil {
-		t.Fatal(err)
-	}
+	b := wire.MarshalProcess(p)
 	s := Stdio{Stdin: j.e.token("i" + id)}
 	if !p.Terminal {
 		s.Stdout, s.Stderr = j.e.token("o"+id), j.e.token("e"+id)

@@ -3,7 +3,6 @@ package container
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -23,6 +22,7 @@ import (
 	"runv/agent/setup"
 	"runv/agent/stream"
 	"runv/agent/task"
+	"runv/agent/wire"
 )
 
 // patience bounds each wait of a test.
@@ -225,10 +225,7 @@ func baseSpec(args ...string) *specs.Spec {
 // create makes a container called after the test.
 func (e *env) create(t *testing.T, s *specs.Spec, trees ...Tree) (*job, error) {
 	t.Helper()
-	b, err := json.Marshal(s)
-	if err != nil {
-		t.Fatal(err)
-	}
+	b := wire.MarshalSpec(s)
 	id := fmt.Sprintf("runv-test-%d-%d", os.Getpid(), time.Now().UnixNano())
 	io := Stdio{Stdin: e.token("in" + id[len(id)-8:])}
 	if !s.Process.Terminal {

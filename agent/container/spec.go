@@ -4,7 +4,6 @@
 package container
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"path/filepath"
@@ -15,47 +14,16 @@ import (
 	"golang.org/x/sys/unix"
 
 	"runv/agent/setup"
+	"runv/agent/wire"
 )
 
-// spec is the part of a config.json that the guest acts on. It is not
-// specs.Spec because encoding/json prepares itself for every type that a type
-// leads to, and those of other platforms, of hooks and of seccomp cost
-// milliseconds of an emulated guest's boot.
-type spec struct {
-	Process    *specs.Process `json:"process"`
-	Root       *specs.Root    `json:"root"`
-	Hostname   string         `json:"hostname"`
-	Domainname string         `json:"domainname"`
-	Mounts     []specs.Mount  `json:"mounts"`
-	Linux      linux          `json:"linux"`
-}
-
-type linux struct {
-	UIDMappings       []specs.LinuxIDMapping  `json:"uidMappings"`
-	GIDMappings       []specs.LinuxIDMapping  `json:"gidMappings"`
-	Sysctl            map[string]string       `json:"sysctl"`
-	Resources         *specs.LinuxResources   `json:"resources"`
-	CgroupsPath       string                  `json:"cgroupsPath"`
-	Namespaces        []specs.LinuxNamespace  `json:"namespaces"`
-	Devices           []specs.LinuxDevice     `json:"devices"`
-	RootfsPropagation string                  `json:"rootfsPropagation"`
-	MaskedPaths       []string                `json:"maskedPaths"`
-	ReadonlyPaths     []string                `json:"readonlyPaths"`
-	Personality       *specs.LinuxPersonality `json:"personality"`
-}
-
-// Warm makes encoding/json learn the types of a config, some milliseconds of work
-// for an emulated processor, while there is nothing else to do.
-func Warm() {
-	var s spec
-	_ = json.Unmarshal([]byte(`{"process":{"user":{}},"mounts":[{}],"linux":{"namespaces":[{}]}}`), &s)
-	_, _ = json.Marshal(setup.Config{})
-}
+// spec is the part of a config.json that the guest acts on.
+type spec wire.Spec
 
 func parseSpec(b []byte) (*spec, error) {
-	var s spec
-	if err := json.Unmarshal(b, &s); err != nil {
-		return nil, fmt.Errorf("config.json: %w", err)
+	s, err := wire.UnmarshalSpec(b)
+	if err != nil {
+		return nil, err
 	}
 	switch {
 	case s.Process == nil || len(s.Process.Args) == 0:
@@ -63,7 +31,7 @@ func parseSpec(b []byte) (*spec, error) {
 	case s.Root == nil:
 		return nil, errors.New("config.json: root is missing")
 	}
-	return &s, nil
+	return (*spec)(s), nil
 }
 
 // namespaces returns the clone flags of the namespaces that a container has of

@@ -6,13 +6,14 @@
 package setup
 
 import (
-	"encoding/json"
 	"fmt"
 	"os"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 
 	"runv/agent/task"
+	"runv/agent/wire"
 )
 
 // Argv0 is the name under which the agent's executable calls Main.
@@ -21,7 +22,7 @@ const Argv0 = "runv-init"
 // Descriptors of the first process besides its streams.
 const (
 	syncFD   = 3 // a SOCK_SEQPACKET socket to the agent; see sync.go
-	configFD = 4 // a memfd with the Config as JSON
+	configFD = 4 // a memfd with the Config; see code
 )
 
 // Config is what the first process needs to know. Paths are the guest's.
@@ -57,7 +58,7 @@ type Config struct {
 type Mount struct {
 	specs.Mount
 	// Tree is the source of a bind in the guest.
-	Tree string `json:",omitempty"`
+	Tree string
 }
 
 func (c *Config) settings() *task.Settings {
@@ -67,11 +68,62 @@ func (c *Config) settings() *task.Settings {
 	}
 }
 
+// File returns a memfd that holds the config, for the first process's configFD.
+func (c *Config) File() (*os.File, error) {
+	fd, err := unix.MemfdCreate("config", unix.MFD_CLOEXEC)
+	if err != nil {
+		return nil, os.NewSyscallError("memfd_create", err)
+	}
+	f := os.NewFile(uintptr(fd), "config")
+	if _, err := f.WriteAt(wire.Marshal(c, code), 0); err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
+}
+
+// code codes a config.
+func code(k *wire.Coder, c *Config) {
+	wire.Pointer(k, &c.Process, wire.Process)
+	wire.String(k, &c.Base)
+	wire.String(k, &c.Rootfs)
+	k.Bool(&c.Readonly)
+	wire.String(k, &c.Propagation)
+	wire.Slice(k, &c.Mounts, func(k *wire.Coder, m *Mount) {
+		wire.Mount(k, &m.Mount)
+		wire.String(k, &m.Tree)
+	})
+	wire.Slice(k, &c.Devices, wire.Device)
+	wire.String(k, &c.DeviceDir)
+	k.Bool(&c.CgroupNS)
+	wire.String(k, &c.CgroupDir)
+	wire.String(k, &c.Hostname)
+	wire.String(k, &c.Domainname)
+	k.Map(&c.Sysctl)
+	k.Strings(&c.MaskedPaths)
+	k.Strings(&c.ReadonlyPaths)
+	wire.Number(k, &c.Rows)
+	wire.Number(k, &c.Cols)
+	k.Bytes(&c.Seccomp)
+	wire.Number(k, &c.SeccompFlags)
+	wire.Number(k, &c.Personality)
+	wire.String(k, &c.KeyringName)
+	wire.Number(k, &c.LastCap)
+}
+
 func readConfig() (*Config, error) {
 	f := os.NewFile(configFD, "config")
 	defer f.Close()
+	fi, err := f.Stat()
+	if err != nil {
+		return nil, fmt.Errorf("read the init's config: %w", err)
+	}
+	b := make([]byte, fi.Size())
+	if _, err := f.ReadAt(b, 0); err != nil {
+		return nil, fmt.Errorf("read the init's config: %w", err)
+	}
 	var c Config
-	if err := json.NewDecoder(f).Decode(&c); err != nil {
+	if err := wire.Unmarshal(b, &c, code); err != nil {
 		return nil, fmt.Errorf("read the init's config: %w", err)
 	}
 	if c.Process == nil || len(c.Process.Args) == 0 {
