@@ -32,6 +32,9 @@ func (r *Runtime) loadBundle(o CreateOptions) (*bundleConfig, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := inheritRlimits(b.Spec.Process); err != nil {
+		return nil, err
+	}
 	raw, err := json.Marshal(b.Spec)
 	if err != nil {
 		return nil, err

@@ -48,6 +48,8 @@ type Launch struct {
 	Debug    bool
 
 	NoNewKeyring bool // --no-new-keyring
+
+	NoFile unix.Rlimit // open files of the caller; Start fills it in
 }
 
 // Options is what Start needs.
@@ -143,11 +145,18 @@ func (p *Process) Commit() error {
 	return p.sock.Close()
 }
 
+// kill ends a monitor that may not have been started.
+func (p *Process) kill() {
+	if p.cmd.Process != nil {
+		p.cmd.Process.Kill() //nolint:errcheck // it may have ended by itself
+		p.cmd.Wait()         //nolint:errcheck // its status tells nothing new
+	}
+}
+
 // Abort ends the monitor, and with it everything it started, and waits for that.
 func (p *Process) Abort() {
-	p.sock.Close()       //nolint:errcheck // a monitor that is not committed takes this as its end
-	p.cmd.Process.Kill() //nolint:errcheck // it may have ended by itself
-	p.cmd.Wait()         //nolint:errcheck // its status tells nothing new
+	p.sock.Close() //nolint:errcheck // a monitor that is not committed takes this as its end
+	p.kill()
 }
 
 // Wait waits for the monitor, a child of the caller, and returns the workload's
@@ -216,7 +225,8 @@ func spawn(o *Options) (*Process, error) {
 			p.cmd.Stderr = o.Stderr
 		}
 	}
-	if err := o.Namespaces.start(p.cmd); err != nil {
+	if o.NoFile, err = o.Namespaces.start(p.cmd); err != nil {
+		p.kill()
 		p.sock.Close() //nolint:errcheck // unused
 		return nil, fmt.Errorf("start the container's monitor: %w", err)
 	}

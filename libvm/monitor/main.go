@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"slices"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
@@ -118,6 +119,7 @@ func takeOver() (*monitor, error) {
 	if err := json.Unmarshal(m.launch.Spec, &m.spec); err != nil {
 		return nil, fmt.Errorf("read spec: %w", err)
 	}
+	m.inheritNoFile()
 	next := uintptr(fdOptional)
 	take := func(name string) *os.File {
 		f := os.NewFile(next, name)
@@ -132,6 +134,21 @@ func takeOver() (*monitor, error) {
 		m.log = log.New(take("log"), m.launch.LogJSON, m.launch.Debug)
 	}
 	return m, m.takeStdio()
+}
+
+// maxNoFile is fs.nr_open of the guest, above which no limit of open files can be.
+const maxNoFile = 1 << 20
+
+// inheritNoFile gives the workload the caller's limit of open files if its config
+// does not set one.
+func (m *monitor) inheritNoFile() {
+	const name = "RLIMIT_NOFILE"
+	p := m.spec.Process
+	if p == nil || slices.ContainsFunc(p.Rlimits, func(r specs.POSIXRlimit) bool { return r.Type == name }) {
+		return
+	}
+	l := m.launch.NoFile
+	p.Rlimits = append(p.Rlimits, specs.POSIXRlimit{Type: name, Soft: min(l.Cur, maxNoFile), Hard: min(l.Max, maxNoFile)})
 }
 
 // takeStdio moves the workload's stdio out of the way of our own: Go writes a

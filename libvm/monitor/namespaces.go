@@ -4,10 +4,11 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"runtime"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
+
+	"runv/libvm/thread"
 )
 
 // Namespaces are those of the host into which a monitor is put, as the config
@@ -67,27 +68,48 @@ func (n Namespaces) cloneFlags() uintptr {
 }
 
 // start starts cmd from a thread that is in the namespaces to join, from where
-// the child inherits them.
-func (n Namespaces) start(cmd *exec.Cmd) error {
-	if len(n.Join) == 0 {
-		return cmd.Start()
-	}
-	result := make(chan error, 1)
-	go func() {
-		// The thread is poisoned for other goroutines: it is never unlocked, and
-		// so ends with this one. The child has no parent-death signal that this
-		// would trigger.
-		runtime.LockOSThread()
-		result <- func() error {
-			for _, ns := range n.Join {
-				if err := enter(ns); err != nil {
-					return err
-				}
+// the child inherits them. It returns the limit of open files with which the
+// child began.
+func (n Namespaces) start(cmd *exec.Cmd) (noFile unix.Rlimit, err error) {
+	err = thread.Own(func() error {
+		for _, ns := range n.Join {
+			if err := enter(ns); err != nil {
+				return err
 			}
-			return cmd.Start()
-		}()
-	}()
-	return <-result
+		}
+		cmd.SysProcAttr.Ptrace = true // stops at its exec
+		if err := cmd.Start(); err != nil {
+			return err
+		}
+		noFile, err = limitAtExec(cmd.Process.Pid)
+		return err
+	})
+	return noFile, err
+}
+
+// limitAtExec reads the limit of open files of a traced child that is about to
+// stop at its exec, and lets it go. Package syscall raises the soft limit of each
+// Go program when it starts, and gives children the original one; nobody can ask
+// it for that, but it can be seen in a child before that has run.
+func limitAtExec(pid int) (unix.Rlimit, error) {
+	var limit unix.Rlimit
+	for {
+		var ws unix.WaitStatus
+		_, err := unix.Wait4(pid, &ws, 0, nil)
+		switch {
+		case err == unix.EINTR:
+			continue
+		case err != nil:
+			return limit, os.NewSyscallError("wait4", err)
+		case !ws.Stopped():
+			return limit, fmt.Errorf("ended before it began (wait status %#x)", uint32(ws))
+		}
+		break
+	}
+	if err := unix.Prlimit(pid, unix.RLIMIT_NOFILE, nil, &limit); err != nil {
+		return limit, os.NewSyscallError("prlimit", err)
+	}
+	return limit, os.NewSyscallError("ptrace", unix.PtraceDetach(pid))
 }
 
 // enter puts the calling thread into ns.

@@ -4,9 +4,10 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"runtime"
 
 	"golang.org/x/sys/unix"
+
+	"runv/libvm/thread"
 )
 
 // A guest that breaks out of its virtual machine is in QEMU next. There it finds
@@ -23,28 +24,11 @@ const jailNamespaces = unix.CLONE_NEWNS | unix.CLONE_NEWIPC | unix.CLONE_NEWUTS
 // no fork and exec, no scheduling of others.
 const sandbox = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
 
-// onOwnThread runs f on a thread that ends with it, as f leaves it in a state in
-// which nothing else may run. The main thread never ends, and /proc shows its
-// namespaces and capabilities as the process's.
-func onOwnThread(f func() error) error {
-	result := make(chan error, 1)
-	go func() {
-		runtime.LockOSThread()
-		if unix.Gettid() != unix.Getpid() {
-			result <- f() // never unlocked: the thread ends with the goroutine
-			return
-		}
-		defer runtime.UnlockOSThread()
-		result <- onOwnThread(f) // on another one: this is taken
-	}()
-	return <-result
-}
-
 // startJailed starts cmd without capabilities. For a root user execve(2) computes
 // them from the inheritable and the bounding set of the thread that forks; in the
 // forking itself that thread still has its own (capabilities(7)).
 func startJailed(cmd *exec.Cmd) error {
-	return onOwnThread(func() error {
+	return thread.Own(func() error {
 		for c := uintptr(0); c <= unix.CAP_LAST_CAP; c++ {
 			// EINVAL: a capability that this kernel does not have.
 			if err := unix.Prctl(unix.PR_CAPBSET_DROP, c, 0, 0, 0); err != nil && err != unix.EINVAL {
@@ -81,7 +65,7 @@ func (m *machine) Confine() error {
 	if err := unix.Prlimit(pid, unix.RLIMIT_CORE, &unix.Rlimit{}, nil); err != nil {
 		return fmt.Errorf("confine qemu: %w", os.NewSyscallError("prlimit", err))
 	}
-	if err := onOwnThread(func() error { return emptyRoot(pidfd) }); err != nil {
+	if err := thread.Own(func() error { return emptyRoot(pidfd) }); err != nil {
 		return fmt.Errorf("confine qemu: %w", err)
 	}
 	return nil

@@ -24,7 +24,7 @@ func TestSameAsRunc(t *testing.T) {
 			grep -E '^(Uid|Gid|Groups|Cap.*|NoNewPrivs|Seccomp|Sig(Ign|Cgt|Blk)|NSpid|NSsid):' /proc/1/status
 			ls /proc/self/fd | wc -l; cat /proc/1/oom_score_adj; cut -d' ' -f4-8 /proc/1/stat`},
 		// The guest's own number of open files and of processes: it has no others.
-		{"limits", nil, `grep -v -e 'pending signals' -e processes -e 'open files' /proc/self/limits`},
+		{"limits", nil, `cat /proc/self/limits`},
 		{"user", func(s *specs.Spec) {
 			s.Process.User = specs.User{UID: 65534, GID: 65534, AdditionalGids: []uint32{3, 4}, Umask: ptr(uint32(0o77))}
 			s.Process.Cwd, s.Process.NoNewPrivileges = "/tmp", false
