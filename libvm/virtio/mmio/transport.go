@@ -100,7 +100,7 @@ func (t *Transport) Err() error {
 
 // Close stops the device and waits until it does not use the guest's memory any
 // more; the registers are dead from then on. It returns why the device had
-// failed, if it had.
+// failed, if it had and was not reset since.
 func (t *Transport) Close() error {
 	t.mu.Lock()
 	if t.closed {
@@ -110,7 +110,10 @@ func (t *Transport) Close() error {
 	}
 	t.closed = true
 	close(t.closing)
-	failure := t.failure
+	var failure error
+	if t.status&statusNeedsReset != 0 {
+		failure = t.failure
+	}
 	if t.run != nil {
 		t.run.stop(errClosed)
 	}

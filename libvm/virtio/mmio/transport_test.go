@@ -167,6 +167,9 @@ func TestNeedsReset(t *testing.T) {
 				t.Error("no configuration change interrupt (v1.2 §2.1.2)")
 			}
 			g.random(g.startUp(allFeatures)[0])
+			if err := g.Close(); err != nil {
+				t.Errorf("close after the device was reset: %v", err)
+			}
 		})
 	}
 	bad("descriptor outside of memory", func(g *guest, d *queuetest.Driver) {
