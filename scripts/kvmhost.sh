@@ -144,7 +144,10 @@ need setpriv util-linux
 work=$(mktemp -d "${TMPDIR:-/tmp}/runv-kvmhost.XXXXXX")
 machine='' follower='' copiers=()
 cleanup() {
-	[ -z "$machine" ] || kill -KILL "$machine" 2>/dev/null || true # takes QEMU along
+	if [ -n "$machine" ]; then
+		kill -KILL "$machine" 2>/dev/null || true # takes QEMU along
+		wait "$machine" 2>/dev/null || true
+	fi
 	[ -z "$follower" ] || kill "$follower" 2>/dev/null || true
 	rm -rf "$work"
 }
