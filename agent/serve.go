@@ -2,22 +2,19 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"net"
 	"os"
 	"os/signal"
 	"sync"
 
-	"github.com/containerd/ttrpc"
-	"github.com/mdlayher/vsock"
 	"golang.org/x/sys/unix"
 
-	"runv/agent/api"
 	"runv/agent/cgroup"
 	"runv/agent/container"
 	"runv/agent/reap"
+	"runv/agent/rpc"
 	"runv/agent/task"
+	"runv/agent/vsock"
 )
 
 // controlPort is where the host waits for the agent.
@@ -32,10 +29,10 @@ func run() error {
 	}
 	// The host waits for this; the mounts go on meanwhile.
 	dialed := make(chan error, 1)
-	var conn net.Conn
+	var conn *vsock.Conn
 	go func() {
 		var err error
-		conn, err = vsock.Dial(vsock.Host, controlPort, nil)
+		conn, err = vsock.Dial(controlPort)
 		dialed <- err
 	}()
 	if err := mountAll(); err != nil {
@@ -64,7 +61,8 @@ func run() error {
 	if err := <-dialed; err != nil {
 		return fmt.Errorf("dial the host: %w", err)
 	}
-	return serve(ctx, conn, s)
+	// An end of the connection is the end of the host: no reason for a guest.
+	return rpc.Serve(ctx, conn, s)
 }
 
 // ignoreSignals takes what would end a Go program: a container without a pid
@@ -72,63 +70,4 @@ func run() error {
 // means it, since the workloads would inherit that.
 func ignoreSignals() {
 	signal.Notify(make(chan os.Signal, 1), unix.SIGHUP, unix.SIGINT, unix.SIGQUIT, unix.SIGTERM)
-}
-
-// serve answers calls on one connection until it breaks.
-func serve(ctx context.Context, conn net.Conn, s api.AgentService) error {
-	server, err := ttrpc.NewServer()
-	if err != nil {
-		return err
-	}
-	api.RegisterAgentService(server, s)
-	l := &oneConn{conn: conn, closed: make(chan struct{})}
-	err = server.Serve(ctx, l)
-	if errors.Is(err, net.ErrClosed) {
-		return nil // the host is gone, and with it the reason for this guest
-	}
-	return err
-}
-
-// oneConn is a listener with a single connection, which it outlives by nothing:
-// when the connection fails, Accept does.
-type oneConn struct {
-	conn   net.Conn
-	taken  bool // used by Accept only, which one goroutine calls
-	closed chan struct{}
-	once   sync.Once
-}
-
-func (l *oneConn) Accept() (net.Conn, error) {
-	if !l.taken {
-		l.taken = true
-		return &watchedConn{l.conn, l}, nil
-	}
-	<-l.closed
-	return nil, net.ErrClosed
-}
-
-func (l *oneConn) Close() error {
-	l.once.Do(func() { close(l.closed) })
-	return nil
-}
-
-func (l *oneConn) Addr() net.Addr { return l.conn.LocalAddr() }
-
-// watchedConn closes its listener with itself, or when it cannot be read.
-type watchedConn struct {
-	net.Conn
-	l *oneConn
-}
-
-func (c *watchedConn) Read(b []byte) (int, error) {
-	n, err := c.Conn.Read(b)
-	if err != nil {
-		c.l.Close()
-	}
-	return n, err
-}
-
-func (c *watchedConn) Close() error {
-	c.l.Close()
-	return c.Conn.Close()
 }

@@ -6,14 +6,12 @@ import (
 	"fmt"
 	"sync/atomic"
 
-	"github.com/mdlayher/vsock"
 	"golang.org/x/sys/unix"
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
 
-	"runv/agent/api"
 	"runv/agent/container"
+	"runv/agent/rpc"
 	"runv/agent/stream"
+	"runv/agent/vsock"
 )
 
 // version is what Configure tells the host.
@@ -26,14 +24,14 @@ type service struct {
 	streamPort atomic.Uint32
 }
 
-var _ api.AgentService = (*service)(nil)
+var _ rpc.Agent = (*service)(nil)
 
 func (s *service) dialStream() (stream.Conn, error) {
 	port := s.streamPort.Load()
 	if port == 0 {
 		return nil, errors.New("the host has not configured the stream port")
 	}
-	c, err := vsock.Dial(vsock.Host, port, nil)
+	c, err := vsock.Dial(port)
 	if err != nil {
 		return nil, err
 	}
@@ -46,16 +44,16 @@ func failed(err error) error {
 	case err == nil:
 		return nil
 	case errors.Is(err, container.ErrNotExist), errors.Is(err, container.ErrNoProcess):
-		return status.Error(codes.NotFound, err.Error())
+		return &rpc.Error{Code: rpc.NotFound, Err: err}
 	case errors.Is(err, container.ErrExist):
-		return status.Error(codes.AlreadyExists, err.Error())
+		return &rpc.Error{Code: rpc.AlreadyExists, Err: err}
 	case errors.Is(err, container.ErrNotRunning):
-		return status.Error(codes.FailedPrecondition, err.Error())
+		return &rpc.Error{Code: rpc.FailedPrecondition, Err: err}
 	}
 	return err
 }
 
-func (s *service) Configure(_ context.Context, r *api.ConfigureRequest) (*api.ConfigureResponse, error) {
+func (s *service) Configure(_ context.Context, r *rpc.ConfigureRequest) (*rpc.ConfigureResponse, error) {
 	s.streamPort.Store(r.StreamPort)
 	if r.UnixNanos != 0 {
 		if err := setClock(r.UnixNanos); err != nil {
@@ -76,14 +74,14 @@ func (s *service) Configure(_ context.Context, r *api.ConfigureRequest) (*api.Co
 	if err != nil {
 		return nil, err
 	}
-	return &api.ConfigureResponse{KernelRelease: release, AgentVersion: version, BootNanos: s.booted}, nil
+	return &rpc.ConfigureResponse{KernelRelease: release, AgentVersion: version, BootNanos: s.booted}, nil
 }
 
-func stdio(r *api.Stdio) container.Stdio {
-	return container.Stdio{Stdin: r.GetStdin(), Stdout: r.GetStdout(), Stderr: r.GetStderr()}
+func stdio(r rpc.Stdio) container.Stdio {
+	return container.Stdio{Stdin: r.Stdin, Stdout: r.Stdout, Stderr: r.Stderr}
 }
 
-func (s *service) CreateContainer(_ context.Context, r *api.CreateContainerRequest) (*api.CreateContainerResponse, error) {
+func (s *service) CreateContainer(_ context.Context, r *rpc.CreateContainerRequest) (*rpc.CreateContainerResponse, error) {
 	trees := make([]container.Tree, len(r.Trees))
 	for i, t := range r.Trees {
 		trees[i] = container.Tree{Mount: int(t.Mount), Path: t.Path}
@@ -96,18 +94,18 @@ func (s *service) CreateContainer(_ context.Context, r *api.CreateContainerReque
 	if err != nil {
 		return nil, failed(err)
 	}
-	return &api.CreateContainerResponse{Pid: uint32(c.Pid())}, nil
+	return &rpc.CreateContainerResponse{Pid: uint32(c.Pid())}, nil
 }
 
-func (s *service) StartContainer(_ context.Context, r *api.StartContainerRequest) (*api.Empty, error) {
+func (s *service) StartContainer(_ context.Context, r *rpc.StartContainerRequest) (*rpc.Empty, error) {
 	c, err := s.m.Get(r.Id)
 	if err == nil {
 		err = c.Start()
 	}
-	return &api.Empty{}, failed(err)
+	return &rpc.Empty{}, failed(err)
 }
 
-func (s *service) Exec(_ context.Context, r *api.ExecRequest) (*api.ExecResponse, error) {
+func (s *service) Exec(_ context.Context, r *rpc.ExecRequest) (*rpc.ExecResponse, error) {
 	c, err := s.m.Get(r.Id)
 	if err != nil {
 		return nil, failed(err)
@@ -119,26 +117,26 @@ func (s *service) Exec(_ context.Context, r *api.ExecRequest) (*api.ExecResponse
 	if err != nil {
 		return nil, failed(err)
 	}
-	return &api.ExecResponse{Pid: uint32(pid)}, nil
+	return &rpc.ExecResponse{Pid: uint32(pid)}, nil
 }
 
-func (s *service) Signal(_ context.Context, r *api.SignalRequest) (*api.Empty, error) {
+func (s *service) Signal(_ context.Context, r *rpc.SignalRequest) (*rpc.Empty, error) {
 	c, err := s.m.Get(r.Id)
 	if err == nil {
 		err = c.Signal(r.ExecId, unix.Signal(r.Signal), r.All)
 	}
-	return &api.Empty{}, failed(err)
+	return &rpc.Empty{}, failed(err)
 }
 
-func (s *service) Resize(_ context.Context, r *api.ResizeRequest) (*api.Empty, error) {
+func (s *service) Resize(_ context.Context, r *rpc.ResizeRequest) (*rpc.Empty, error) {
 	c, err := s.m.Get(r.Id)
 	if err == nil {
 		err = c.Resize(r.ExecId, r.Rows, r.Cols)
 	}
-	return &api.Empty{}, failed(err)
+	return &rpc.Empty{}, failed(err)
 }
 
-func (s *service) Wait(ctx context.Context, r *api.WaitRequest) (*api.WaitResponse, error) {
+func (s *service) Wait(ctx context.Context, r *rpc.WaitRequest) (*rpc.WaitResponse, error) {
 	c, err := s.m.Get(r.Id)
 	if err != nil {
 		return nil, failed(err)
@@ -147,12 +145,12 @@ func (s *service) Wait(ctx context.Context, r *api.WaitRequest) (*api.WaitRespon
 	if err != nil {
 		return nil, failed(err)
 	}
-	return &api.WaitResponse{
+	return &rpc.WaitResponse{
 		Status: uint32(e.Status), OomKilled: e.OOMKilled, StdoutBytes: e.Stdout, StderrBytes: e.Stderr,
 	}, nil
 }
 
-func (s *service) Processes(_ context.Context, r *api.ProcessesRequest) (*api.ProcessesResponse, error) {
+func (s *service) Processes(_ context.Context, r *rpc.ProcessesRequest) (*rpc.ProcessesResponse, error) {
 	c, err := s.m.Get(r.Id)
 	if err != nil {
 		return nil, failed(err)
@@ -161,9 +159,9 @@ func (s *service) Processes(_ context.Context, r *api.ProcessesRequest) (*api.Pr
 	if err != nil {
 		return nil, err
 	}
-	out := &api.ProcessesResponse{}
+	out := &rpc.ProcessesResponse{}
 	for _, p := range list {
-		out.Processes = append(out.Processes, &api.Process{
+		out.Processes = append(out.Processes, rpc.Process{
 			Pid: uint32(p.Pid), Ppid: uint32(p.PPid), ContainerPid: uint32(p.ContainerPid),
 			Uid: p.UID, Comm: p.Comm, Args: p.Args,
 		})
@@ -171,10 +169,10 @@ func (s *service) Processes(_ context.Context, r *api.ProcessesRequest) (*api.Pr
 	return out, nil
 }
 
-func (s *service) DeleteContainer(ctx context.Context, r *api.DeleteContainerRequest) (*api.Empty, error) {
-	return &api.Empty{}, failed(s.m.Delete(ctx, r.Id))
+func (s *service) DeleteContainer(ctx context.Context, r *rpc.DeleteContainerRequest) (*rpc.Empty, error) {
+	return &rpc.Empty{}, failed(s.m.Delete(ctx, r.Id))
 }
 
-func (s *service) Stats(context.Context, *api.StatsRequest) (*api.StatsResponse, error) {
+func (s *service) Stats(context.Context, *rpc.StatsRequest) (*rpc.StatsResponse, error) {
 	return stats()
 }

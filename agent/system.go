@@ -10,7 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"runv/agent/api"
+	"runv/agent/rpc"
 )
 
 // bootNanos returns the time since the kernel started.
@@ -60,7 +60,7 @@ func kernelRelease() (string, error) {
 }
 
 // stats reads what guest and agent use.
-func stats() (*api.StatsResponse, error) {
+func stats() (*rpc.StatsResponse, error) {
 	b, err := os.ReadFile("/proc/meminfo")
 	if err != nil {
 		return nil, err
@@ -69,7 +69,7 @@ func stats() (*api.StatsResponse, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &api.StatsResponse{
+	return &rpc.StatsResponse{
 		MemTotal:     kilobytes(string(b), "MemTotal"),
 		MemAvailable: kilobytes(string(b), "MemAvailable"),
 		AgentRss:     kilobytes(string(self), "VmRSS"),

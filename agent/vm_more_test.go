@@ -123,8 +123,11 @@ func (m *machine) testTerminal(t *testing.T) {
 
 // Nothing is left in the guest when all containers are deleted.
 func (m *machine) testLeft(t *testing.T) {
-	s := testSpec("sh", "-c", "ls -d /sys/fs/cgroup/*/ 2>/dev/null; mount | grep -c .")
+	s := testSpec("sh", "-c", "mount -t cgroup2 cgroup2 /sys/fs/cgroup && ls -d /sys/fs/cgroup/*/; mount | grep -c .")
 	s.Linux.Namespaces = s.Linux.Namespaces[:len(s.Linux.Namespaces)-1] // the guest's cgroups
+	s.Mounts = s.Mounts[:len(s.Mounts)-1]                               // of which the config's mount shows a part
+	s.Process.Capabilities.Bounding = append(s.Process.Capabilities.Bounding, "CAP_SYS_ADMIN")
+	s.Process.Capabilities.Effective, s.Process.Capabilities.Permitted = s.Process.Capabilities.Bounding, s.Process.Capabilities.Bounding
 	s.Linux.CgroupsPath = "/only"
 	out, errs, _ := m.run(t, "left", s, nil)
 	lines := strings.Split(strings.TrimSpace(out), "\n")

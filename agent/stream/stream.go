@@ -24,7 +24,7 @@ import (
 // TokenSize is the length of what names a stream to the host.
 const TokenSize = 16 // bytes
 
-// Conn is a connection to the host: *vsock.Conn, or *net.UnixConn in tests.
+// Conn is a connection to the host: *vsock.Conn of agent/vsock, or *net.UnixConn in tests.
 type Conn interface {
 	io.ReadWriteCloser
 	syscall.Conn

@@ -1,0 +1,65 @@
+package rpc
+
+import "context"
+
+// service is the full name of the service in agent.proto.
+const service = "runv.agent.v1.Agent"
+
+// Agent answers the calls of agent.proto, which says what each does.
+type Agent interface {
+	Configure(context.Context, *ConfigureRequest) (*ConfigureResponse, error)
+	CreateContainer(context.Context, *CreateContainerRequest) (*CreateContainerResponse, error)
+	StartContainer(context.Context, *StartContainerRequest) (*Empty, error)
+	Exec(context.Context, *ExecRequest) (*ExecResponse, error)
+	Signal(context.Context, *SignalRequest) (*Empty, error)
+	Resize(context.Context, *ResizeRequest) (*Empty, error)
+	Wait(context.Context, *WaitRequest) (*WaitResponse, error)
+	Processes(context.Context, *ProcessesRequest) (*ProcessesResponse, error)
+	DeleteContainer(context.Context, *DeleteContainerRequest) (*Empty, error)
+	Stats(context.Context, *StatsRequest) (*StatsResponse, error)
+}
+
+// dispatch makes one call.
+func dispatch(ctx context.Context, a Agent, method string, payload []byte) ([]byte, error) {
+	switch method {
+	case "Configure":
+		return call(ctx, payload, a.Configure)
+	case "CreateContainer":
+		return call(ctx, payload, a.CreateContainer)
+	case "StartContainer":
+		return call(ctx, payload, a.StartContainer)
+	case "Exec":
+		return call(ctx, payload, a.Exec)
+	case "Signal":
+		return call(ctx, payload, a.Signal)
+	case "Resize":
+		return call(ctx, payload, a.Resize)
+	case "Wait":
+		return call(ctx, payload, a.Wait)
+	case "Processes":
+		return call(ctx, payload, a.Processes)
+	case "DeleteContainer":
+		return call(ctx, payload, a.DeleteContainer)
+	case "Stats":
+		return call(ctx, payload, a.Stats)
+	}
+	return nil, Errorf(Unimplemented, "method %s", method)
+}
+
+func call[Q, R any, PQ interface {
+	*Q
+	Message
+}, PR interface {
+	*R
+	Message
+}](ctx context.Context, payload []byte, f func(context.Context, PQ) (PR, error)) ([]byte, error) {
+	q := PQ(new(Q))
+	if err := Unmarshal(payload, q); err != nil {
+		return nil, Errorf(InvalidArgument, "request: %w", err)
+	}
+	r, err := f(ctx, q)
+	if err != nil {
+		return nil, err
+	}
+	return Marshal(r), nil
+}

@@ -1,0 +1,199 @@
+package rpc
+
+// The messages of agent.proto, which says what their fields mean. A test compares
+// them with the code that protoc makes of it.
+
+// Empty is the message of that name.
+type Empty struct {
+}
+
+// ConfigureRequest is the message of that name.
+type ConfigureRequest struct {
+	UnixNanos  int64
+	Entropy    []byte
+	StreamPort uint32
+	Hostname   string
+}
+
+// ConfigureResponse is the message of that name.
+type ConfigureResponse struct {
+	KernelRelease string
+	AgentVersion  string
+	BootNanos     int64
+	Features      []byte
+}
+
+// Tree is the message of that name.
+type Tree struct {
+	Mount int32
+	Path  string
+}
+
+// Stdio is the message of that name.
+type Stdio struct {
+	Stdin  []byte
+	Stdout []byte
+	Stderr []byte
+}
+
+// CreateContainerRequest is the message of that name.
+type CreateContainerRequest struct {
+	Id           string
+	Spec         []byte
+	Trees        List[Tree, *Tree]
+	Stdio        Stdio
+	Rows         uint32
+	Cols         uint32
+	DeviceFilter []byte
+	Seccomp      []byte
+	SeccompFlags uint32
+	PreserveFds  uint32
+	NoNewKeyring bool
+}
+
+// CreateContainerResponse is the message of that name.
+type CreateContainerResponse struct {
+	Pid uint32
+}
+
+// StartContainerRequest is the message of that name.
+type StartContainerRequest struct {
+	Id string
+}
+
+// ExecRequest is the message of that name.
+type ExecRequest struct {
+	Id           string
+	ExecId       string
+	Process      []byte
+	Stdio        Stdio
+	Rows         uint32
+	Cols         uint32
+	Seccomp      []byte
+	SeccompFlags uint32
+}
+
+// ExecResponse is the message of that name.
+type ExecResponse struct {
+	Pid uint32
+}
+
+// SignalRequest is the message of that name.
+type SignalRequest struct {
+	Id     string
+	ExecId string
+	Signal uint32
+	All    bool
+}
+
+// ResizeRequest is the message of that name.
+type ResizeRequest struct {
+	Id     string
+	ExecId string
+	Rows   uint32
+	Cols   uint32
+}
+
+// WaitRequest is the message of that name.
+type WaitRequest struct {
+	Id     string
+	ExecId string
+}
+
+// WaitResponse is the message of that name.
+type WaitResponse struct {
+	Status      uint32
+	OomKilled   bool
+	StdoutBytes uint64
+	StderrBytes uint64
+}
+
+// ProcessesRequest is the message of that name.
+type ProcessesRequest struct {
+	Id string
+}
+
+// Process is the message of that name.
+type Process struct {
+	Pid          uint32
+	Ppid         uint32
+	ContainerPid uint32
+	Uid          uint32
+	Comm         string
+	Args         string
+}
+
+// ProcessesResponse is the message of that name.
+type ProcessesResponse struct {
+	Processes List[Process, *Process]
+}
+
+// DeleteContainerRequest is the message of that name.
+type DeleteContainerRequest struct {
+	Id string
+}
+
+// StatsRequest is the message of that name.
+type StatsRequest struct {
+}
+
+// StatsResponse is the message of that name.
+type StatsResponse struct {
+	MemTotal     uint64
+	MemAvailable uint64
+	AgentRss     uint64
+}
+
+func (*Empty) fields() []any { return nil }
+
+func (m *ConfigureRequest) fields() []any {
+	return []any{1: &m.UnixNanos, 2: &m.Entropy, 3: &m.StreamPort, 4: &m.Hostname}
+}
+
+func (m *ConfigureResponse) fields() []any {
+	return []any{1: &m.KernelRelease, 2: &m.AgentVersion, 3: &m.BootNanos, 4: &m.Features}
+}
+
+func (m *Tree) fields() []any { return []any{1: &m.Mount, 2: &m.Path} }
+
+func (m *Stdio) fields() []any { return []any{1: &m.Stdin, 2: &m.Stdout, 3: &m.Stderr} }
+
+func (m *CreateContainerRequest) fields() []any {
+	return []any{1: &m.Id, 2: &m.Spec, 3: &m.Trees, 4: &m.Stdio, 5: &m.Rows, 6: &m.Cols, 7: &m.DeviceFilter, 8: &m.Seccomp, 9: &m.SeccompFlags, 10: &m.PreserveFds, 11: &m.NoNewKeyring}
+}
+
+func (m *CreateContainerResponse) fields() []any { return []any{1: &m.Pid} }
+
+func (m *StartContainerRequest) fields() []any { return []any{1: &m.Id} }
+
+func (m *ExecRequest) fields() []any {
+	return []any{1: &m.Id, 2: &m.ExecId, 3: &m.Process, 4: &m.Stdio, 5: &m.Rows, 6: &m.Cols, 7: &m.Seccomp, 8: &m.SeccompFlags}
+}
+
+func (m *ExecResponse) fields() []any { return []any{1: &m.Pid} }
+
+func (m *SignalRequest) fields() []any { return []any{1: &m.Id, 2: &m.ExecId, 3: &m.Signal, 4: &m.All} }
+
+func (m *ResizeRequest) fields() []any { return []any{1: &m.Id, 2: &m.ExecId, 3: &m.Rows, 4: &m.Cols} }
+
+func (m *WaitRequest) fields() []any { return []any{1: &m.Id, 2: &m.ExecId} }
+
+func (m *WaitResponse) fields() []any {
+	return []any{1: &m.Status, 2: &m.OomKilled, 3: &m.StdoutBytes, 4: &m.StderrBytes}
+}
+
+func (m *ProcessesRequest) fields() []any { return []any{1: &m.Id} }
+
+func (m *Process) fields() []any {
+	return []any{1: &m.Pid, 2: &m.Ppid, 3: &m.ContainerPid, 4: &m.Uid, 5: &m.Comm, 6: &m.Args}
+}
+
+func (m *ProcessesResponse) fields() []any { return []any{1: &m.Processes} }
+
+func (m *DeleteContainerRequest) fields() []any { return []any{1: &m.Id} }
+
+func (*StatsRequest) fields() []any { return nil }
+
+func (m *StatsResponse) fields() []any {
+	return []any{1: &m.MemTotal, 2: &m.MemAvailable, 3: &m.AgentRss}
+}
