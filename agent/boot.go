@@ -98,11 +98,7 @@ func mountAll() error {
 	if err := unix.Mount("", "/", "", unix.MS_SHARED|unix.MS_REC, ""); err != nil {
 		return fmt.Errorf("share /: %w", err)
 	}
-	if err := mountRunDir(); err != nil {
-		return err
-	}
-	cgroup.Delegate(cgroup.Root)
-	return nil
+	return mountRunDir()
 }
 
 // ownRoot mounts the initramfs once more over itself: pivot_root(2) refuses to

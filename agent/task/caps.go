@@ -3,6 +3,7 @@ package task
 import (
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"structs"
@@ -40,10 +41,9 @@ func LastCap() (uint, error) {
 func capMask(names []string, last uint) uint64 {
 	var m uint64
 	for _, name := range names {
-		for i, n := range capNames {
-			if uint(i) <= last && strings.EqualFold(strings.TrimPrefix(strings.ToUpper(name), "CAP_"), n) {
-				m |= 1 << i
-			}
+		i := slices.Index(capNames[:], strings.TrimPrefix(strings.ToUpper(name), "CAP_"))
+		if i >= 0 && uint(i) <= last {
+			m |= 1 << i
 		}
 	}
 	return m
