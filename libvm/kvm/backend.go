@@ -153,11 +153,11 @@ func (m *Machine) load(c vm.Config) (boot.State, error) {
 		return boot.State{}, fmt.Errorf("guest kernel: %w", err)
 	}
 	defer kernel.Close() //nolint:errcheck // only read from
-	k, err := sized(kernel)
+	k, err := source(kernel)
 	if err != nil {
 		return boot.State{}, fmt.Errorf("guest kernel: %w", err)
 	}
-	initrd, err := sized(c.Initrd)
+	initrd, err := source(c.Initrd)
 	if err != nil {
 		return boot.State{}, fmt.Errorf("initramfs: %w", err)
 	}
@@ -189,12 +189,15 @@ func openFile(path string) (*os.File, error) {
 	return f, nil
 }
 
-func sized(f *os.File) (boot.File, error) {
+// source makes f something to load from, by mapping it where that is possible.
+func source(f *os.File) (boot.File, error) {
 	st, err := f.Stat()
 	if err != nil {
 		return boot.File{}, err
 	}
-	return boot.File{ReaderAt: f, Size: st.Size()}, nil
+	return boot.File{ReaderAt: f, Size: st.Size(), Map: func(off int64, dst []byte) error {
+		return mapOver(dst, f, off)
+	}}, nil
 }
 
 // generationBytes is the size of a VM generation id.

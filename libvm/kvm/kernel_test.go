@@ -114,12 +114,15 @@ func startKernel(t testing.TB, c vm.Config, devices ...virtio.Device) *Machine {
 func TestKernelPanicIsAReset(t *testing.T) {
 	realKVM(t)
 	m := startKernel(t, vm.Config{Kernel: kernelImage(t), Initrd: agentInitrd(t, []byte("no program")),
-		Cmdline: "console=ttyS0 panic=-1 rdinit=/init", Memory: 128 * vm.MiB, CPUs: 2})
+		Cmdline: quietCmdline, Memory: 128 * vm.MiB, CPUs: 2})
 	select {
 	case <-m.Done():
 	case <-time.After(bootPatience):
 		t.Fatalf("no end; console:\n%s", m.Console())
 	}
+	now, at := time.Now(), m.Timing()
+	used, _ := m.CPUTime()
+	t.Logf("first KVM_RUN %v, end %v after the start; vCPUs used %v", at.Run.Sub(at.Begin), now.Sub(at.Begin), time.Duration(used))
 	if err := m.Err(); !errors.Is(err, ErrReset) {
 		t.Errorf("got %v, want ErrReset; console:\n%s", err, m.Console())
 	}

@@ -18,9 +18,11 @@ import (
 // second were seen) takes 12 ms, and could not boot a kernel in reasonable time.
 const (
 	probeRounds = 10_000
-	probeLimit  = 4 * time.Millisecond // of CPU time
-	probeTries  = 3                    // of which the fastest counts
-	probeWall   = 2 * time.Second      // in all
+	probeLimit  = 4 * time.Millisecond  // of CPU time
+	probeTries  = 3                     // of which the fastest counts
+	probeStuck  = time.Second           // of CPU time, after which the guest will never end
+	probeWall   = 20 * time.Second      // in all, on a host that has no time for us
+	probeLook   = 20 * time.Millisecond // how often it is looked at
 	probeMemory = 2 * vm.MiB
 )
 
@@ -100,14 +102,30 @@ func (b *Backend) probe(ctx context.Context) (time.Duration, error) {
 		return 0, err
 	}
 	m.start()
-	select {
-	case <-m.Done():
-	case <-ctx.Done():
+	if err := m.awaitProbe(ctx); err != nil {
 		m.Close() //nolint:errcheck // it has no error to tell
-		return 0, fmt.Errorf("the guest did not end: %w", ctx.Err())
+		return 0, err
 	}
 	if err := m.Err(); !errors.Is(err, ErrPowerOff) || clock.n != len(clock.at) {
 		return 0, fmt.Errorf("after %d of %d steps: %w", clock.n, len(clock.at), err)
 	}
 	return time.Duration(clock.at[1] - clock.at[0]), nil
+}
+
+// awaitProbe waits for the guest's end, which it may never come to.
+func (m *Machine) awaitProbe(ctx context.Context) error {
+	tick := time.NewTicker(probeLook)
+	defer tick.Stop()
+	for {
+		select {
+		case <-m.Done():
+			return nil
+		case <-ctx.Done():
+			return fmt.Errorf("the guest did not end: %w", ctx.Err())
+		case <-tick.C:
+			if used, err := m.CPUTime(); err == nil && time.Duration(used) > probeStuck {
+				return fmt.Errorf("%w: the guest did not end within %v of CPU time", ErrSlow, time.Duration(used).Round(time.Millisecond))
+			}
+		}
+	}
 }

@@ -61,6 +61,10 @@ var ErrTooSmall = errors.New("not enough memory for the kernel and its initramfs
 type File struct {
 	io.ReaderAt
 	Size int64
+	// Map, if not nil, maps len(dst) bytes of the file at off over dst, private
+	// to the guest: what it does not write costs no memory and no time. All are
+	// whole pages. What cannot be mapped is read.
+	Map func(off int64, dst []byte) error
 }
 
 // Params is what a kernel gets besides itself.
@@ -131,8 +135,9 @@ type loader struct {
 	initrd  mem.GPA
 }
 
-// read fills n bytes of guest memory at gpa from the file, without a copy in
-// between. The range must be memory that a kernel may occupy.
+// read fills n bytes of guest memory at gpa from the file: whole pages are
+// mapped, the rest is read, without a copy in between. The range must be memory
+// that a kernel may occupy.
 func (l *loader) read(f File, off int64, gpa mem.GPA, n uint64) error {
 	if gpa < himem || gpa > l.low || n > uint64(l.low-gpa) {
 		return fmt.Errorf("load %#x bytes at gpa %#x, memory up to %#x: %w", n, gpa, l.low, ErrTooSmall)
@@ -140,6 +145,16 @@ func (l *loader) read(f File, off int64, gpa mem.GPA, n uint64) error {
 	dst, err := l.mem.Slice(gpa, n)
 	if err != nil {
 		return err
+	}
+	if f.Map != nil && gpa%pageSize == 0 && off%pageSize == 0 && n >= pageSize {
+		if off < 0 || uint64(off) > uint64(f.Size) || n > uint64(f.Size-off) {
+			return fmt.Errorf("map %#x bytes at offset %#x: %w", n, off, io.ErrUnexpectedEOF)
+		}
+		whole := n &^ (pageSize - 1)
+		if err := f.Map(off, dst[:whole]); err != nil {
+			return fmt.Errorf("map %#x bytes at offset %#x: %w", whole, off, err)
+		}
+		dst, off = dst[whole:], off+int64(whole)
 	}
 	if got, err := f.ReadAt(dst, off); got < len(dst) {
 		if err == nil || errors.Is(err, io.EOF) {

@@ -22,7 +22,7 @@ func memory(t testing.TB, size int) *mem.Memory {
 	return m
 }
 
-func file(b []byte) File { return File{bytes.NewReader(b), int64(len(b))} }
+func file(b []byte) File { return File{ReaderAt: bytes.NewReader(b), Size: int64(len(b))} }
 
 // vmlinux makes an ELF kernel of the given segments; each one's bytes in the
 // file are its Filesz times its index plus one.
@@ -128,6 +128,34 @@ func TestLoadELFRefuses(t *testing.T) {
 	}
 }
 
+// TestLoadMapsWholePages has everything but the last bytes of a segment mapped.
+func TestLoadMapsWholePages(t *testing.T) {
+	k := vmlinux(0x1000000, elf.Prog64{Type: 1, Paddr: 0x1000000, Off: 0x1000, Filesz: 0x2010, Memsz: 0x2010},
+		elf.Prog64{Type: 1, Paddr: 0x1100000, Off: 0x1800, Filesz: 0x1000, Memsz: 0x1000})
+	k = append(k, make([]byte, 0x4000)...)
+	for i := 0x1000; i < len(k); i++ {
+		k[i] = byte(i >> 4)
+	}
+	f := file(k)
+	mapped := 0
+	f.Map = func(off int64, dst []byte) error {
+		mapped += copy(dst, k[off:])
+		return nil
+	}
+	m := memory(t, testRAM)
+	if _, err := Load(m, f, Params{}); err != nil {
+		t.Fatal(err)
+	}
+	first, _ := m.Slice(0x1000000, 0x2010)
+	second, _ := m.Slice(0x1100000, 0x1000)
+	if !bytes.Equal(first, k[0x1000:0x3010]) || !bytes.Equal(second, k[0x1800:0x2800]) {
+		t.Error("memory is not what the file says")
+	}
+	if mapped != 0x2000 {
+		t.Errorf("mapped %#x bytes, want 0x2000: the second segment is misaligned in the file", mapped)
+	}
+}
+
 func TestLoadRefusesWhatDoesNotFit(t *testing.T) {
 	k := vmlinux(0x1000000, load(0x1000000, 16, 0xf00000))
 	_, err := Load(memory(t, testRAM), file(k), Params{Initrd: file(make([]byte, 2<<20))})
@@ -140,7 +168,7 @@ func TestLoadRefusesWhatDoesNotFit(t *testing.T) {
 	if _, err = Load(memory(t, 1<<20), file(k), Params{}); !errors.Is(err, ErrTooSmall) {
 		t.Errorf("1 MiB of memory: got %v, want ErrTooSmall", err)
 	}
-	short := File{bytes.NewReader(make([]byte, 100)), 200}
+	short := File{ReaderAt: bytes.NewReader(make([]byte, 100)), Size: 200}
 	if _, err = Load(memory(t, testRAM), file(k), Params{Initrd: short}); err == nil {
 		t.Error("took an initramfs that is shorter than said")
 	}
