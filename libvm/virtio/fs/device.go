@@ -89,7 +89,15 @@ func (d *Device) Config() []byte { return append([]byte(nil), d.config[:]...) }
 // Start begins to serve a guest that has not yet mounted the file system.
 func (d *Device) Start(_ uint64, queues []*queue.Queue) error {
 	d.reset()
-	d.workers.Serve(queues, func(_ int, q *queue.Queue) error {
+	d.workers.Serve(queues, func(i int, q *queue.Queue) error {
+		if i == hiprio {
+			return d.serveHiprio(q)
+		}
+		if d.parallel > 1 { // a thread that waits keeps others from a processor for a while
+			if err := q.Dedicate(); err != nil {
+				return err
+			}
+		}
 		p := pool{device: d, queue: q}
 		return p.run()
 	})

@@ -128,6 +128,31 @@ func TestRequestShapes(t *testing.T) {
 	}
 }
 
+// TestForgetBatch: after one FORGET the driver need not notify of the next ones,
+// which are given back together, with one interrupt.
+func TestForgetBatch(t *testing.T) {
+	g, _ := boot(t)
+	forget := func() {
+		g.hiprio.Offer(in(g.message(FUSE_FORGET, 99, u64(1))))
+	}
+	forget()
+	if err := g.hiprio.Notify(); err != nil {
+		t.Fatal(err)
+	}
+	g.hiprio.Take(t, patience)
+	before := g.hiprio.Interrupts()
+	const n = 100
+	for range n {
+		forget() // without a notification
+	}
+	for range n {
+		g.hiprio.Take(t, patience)
+	}
+	if got := g.hiprio.Interrupts() - before; got > n/2 {
+		t.Errorf("%d interrupts for %d requests", got, n)
+	}
+}
+
 // TestForget has a node go with its last reference, over hiprio.
 func TestForget(t *testing.T) {
 	g, _ := boot(t)

@@ -87,7 +87,8 @@ type Queue struct {
 	kick     Kick
 	irq      func()
 	closed   atomic.Bool
-	done     chan struct{} // closed with closed
+	done     chan struct{}           // closed with closed
+	sleeper  atomic.Pointer[sleeper] // waits instead of kick (Dedicate)
 
 	lastAvail uint16        // next available entry that Next looks at
 	usedIdx   atomic.Uint32 // low 16 bits: index of the next used entry; written under mu
@@ -165,6 +166,9 @@ func (q *Queue) Close() {
 		return
 	}
 	close(q.done)
+	if s := q.sleeper.Load(); s != nil {
+		s.stop()
+	}
 	if q.kick != nil {
 		q.kick.Close() //nolint:errcheck // there is nothing left to do about it
 	}
@@ -178,8 +182,16 @@ func (q *Queue) Done() <-chan struct{} { return q.done }
 // (ErrClosed). A device calls it when Next has nothing left.
 func (q *Queue) Wait() error {
 	var b [8]byte
+	s := q.sleeper.Load()
 	for !q.closed.Load() {
-		_, err := q.kick.Read(b[:])
+		var err error
+		if s != nil {
+			if err = s.wait(); err == nil && q.closed.Load() {
+				return ErrClosed
+			}
+		} else {
+			_, err = q.kick.Read(b[:])
+		}
 		if err == nil {
 			return nil
 		}
@@ -193,12 +205,18 @@ func (q *Queue) Wait() error {
 // Next takes the next available chain, or returns nil if there is none. Before
 // it reports none, it asks the driver to notify (event index), and looks once
 // more, so that Wait never sleeps over a buffer.
-func (q *Queue) Next() (*Chain, error) {
+func (q *Queue) Next() (*Chain, error) { return q.next(true) }
+
+// NextQuiet is Next for a device that comes back by itself: when it reports
+// none, the driver is not asked to notify, and Next has to be called before Wait.
+func (q *Queue) NextQuiet() (*Chain, error) { return q.next(false) }
+
+func (q *Queue) next(notify bool) (*Chain, error) {
 	if q.closed.Load() {
 		return nil, ErrClosed
 	}
 	idx := load16(q.avail, ringIdx)
-	if idx == q.lastAvail && q.eventIdx {
+	if idx == q.lastAvail && q.eventIdx && notify {
 		// avail_event: notify me when you put the entry with this index. The
 		// store is a barrier: it is visible before the index is read again.
 		store16(q.used, ringHeadBytes+usedElemBytes*int(q.size), q.lastAvail)
