@@ -15,6 +15,7 @@ import (
 
 	"runv/libvm/initramfs"
 	"runv/libvm/kernel"
+	"runv/libvm/kvm"
 	"runv/libvm/qemu"
 )
 
@@ -42,7 +43,7 @@ const qemuTimeout = 20 * time.Second
 // needs them.
 func Host(ctx context.Context, o Options) []Result {
 	rs := []Result{privileges(), hostKernel(), stateRoot(o.Root), agent(), guestKernel(o)}
-	return append(rs, backends(ctx, o.QEMU)...)
+	return append(append(rs, backends(ctx, o.QEMU)...), ownVMM())
 }
 
 // Works says whether a container can run, given the results.
@@ -164,6 +165,22 @@ func backends(ctx context.Context, binary string) []Result {
 	}
 	kvm.OK, kvm.Detail = true, version
 	return []Result{kvm, tcg}
+}
+
+// ownVMM reports the backend that runs only when it is asked for, and so does
+// not count among those of which one must work.
+func ownVMM() Result {
+	r := Result{Name: "--backend kvm", Cure: "containers run with qemu"}
+	err := qemu.NoKVM()
+	if err == nil {
+		err = kvm.Check()
+	}
+	if err != nil {
+		r.Detail = err.Error()
+		return r
+	}
+	r.OK, r.Detail = true, "runv's own VMM, only when asked for"
+	return r
 }
 
 func qemuVersion(ctx context.Context, binary string) (string, error) {

@@ -2,7 +2,6 @@ package monitor
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -14,11 +13,9 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
-	"runv/libvm/config"
 	"runv/libvm/guest"
 	"runv/libvm/initramfs"
 	"runv/libvm/kernel"
-	"runv/libvm/qemu"
 	"runv/libvm/virtio"
 	"runv/libvm/virtio/fs"
 	"runv/libvm/virtio/fs/passthrough"
@@ -46,14 +43,10 @@ type machine struct {
 // startMachine starts the VM. The trees are added to its file server later: the
 // kernel boots while the host's side is prepared.
 func (m *monitor) startMachine(ctx context.Context) (*machine, error) {
-	if m.launch.Config.Backend == config.BackendKVM {
-		return nil, errors.New("backend kvm: runv has no VMM of its own yet; qemu uses KVM where the hardware has it (--backend qemu)")
-	}
-	backend, err := qemu.New(m.launch.Config.QEMU, m.state.File(), m.log)
+	backend, err := m.chooseBackend()
 	if err != nil {
 		return nil, err
 	}
-	m.degraded = backend.Degraded()
 	vc, err := m.vmConfig()
 	if err != nil {
 		return nil, err
