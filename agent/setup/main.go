@@ -115,7 +115,9 @@ func become(c *Config, settings *task.Settings) error {
 	if err != nil {
 		return err
 	}
-	if err := privileges.Run(); err != nil {
+	// Before the filter of the config, which may not know the call.
+	fds := task.Call("close_range", unix.SYS_CLOSE_RANGE, syncFD, uintptr(^uint32(0)), unix.CLOSE_RANGE_CLOEXEC)
+	if err := append(task.Script{fds}, privileges...).Run(); err != nil {
 		return err
 	}
 	if err := verifyCwd(); err != nil {
@@ -127,10 +129,6 @@ func become(c *Config, settings *task.Settings) error {
 	}
 	exec, err := settings.Exec(path, env)
 	if err != nil {
-		return err
-	}
-	fds := task.Call("close_range", unix.SYS_CLOSE_RANGE, syncFD, uintptr(^uint32(0)), unix.CLOSE_RANGE_CLOEXEC)
-	if err := (task.Script{fds}).Run(); err != nil {
 		return err
 	}
 	if err := awaitStart(); err != nil {
