@@ -68,7 +68,7 @@ func TestInside(t *testing.T) {
 		{"no descriptors", "ls /proc/self/fd | tr '\\n' ' '", "0 1 2 3", nil}, // 3 is ls's own
 		{"capabilities", "grep -E 'Cap(Inh|Prm|Eff|Bnd|Amb)' /proc/self/status | cut -f2 | tr '\\n' ' '",
 			"0000000000000000 00000000000000e3 00000000000000e3 00000000000000e3 0000000000000000", nil},
-		{"signals", "grep -E 'Sig(Blk|Ign)' /proc/self/status | cut -f2 | tr '\\n' ' '", "0000000000000000 0000000000000000", nil},
+		{"signals", "grep -E 'Sig(Blk|Ign)' /proc/self/status | cut -f2 | tr '\\n' ' '", "0000000000000000 " + inheritedIgnores(t), nil},
 		{"home of root", "echo $HOME", "/root", nil},
 		{"home of user", "echo $HOME", "/home/u", func(s *specs.Spec) { s.Process.User.UID = 1000 }},
 		{"user", "id -u; id -g; id -G", "5\n6\n6 7 8", func(s *specs.Spec) {

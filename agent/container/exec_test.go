@@ -77,7 +77,7 @@ func TestExecJoins(t *testing.T) {
 	if f[0] != "box" || f[1] != ns || err != nil {
 		t.Errorf("in %q, want the container's namespaces: box, %s %v", f[:2], ns, err)
 	}
-	if got, want := strings.Join(f[2:], " "), "0::/ 0 1 2 3 1000 /home/u 0022 1024 0000000000000000 0000000000000000 0000000000000000 00000000000000e3"; got != want {
+	if got, want := strings.Join(f[2:], " "), "0::/ 0 1 2 3 1000 /home/u 0022 1024 0000000000000000 "+inheritedIgnores(t)+" 0000000000000000 00000000000000e3"; got != want {
 		t.Errorf("got  %s\nwant %s", got, want)
 	}
 	if x.Stdout != uint64(len(out)) {

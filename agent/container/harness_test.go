@@ -297,3 +297,19 @@ func readAll(r io.Reader) <-chan string {
 	}()
 	return c
 }
+
+// inheritedIgnores is the mask of signals that this process was started with as
+// ignored, and does not handle: what it starts has the same. There are none in
+// a guest, but GNU make starts its children with some of the C library's.
+func inheritedIgnores(t *testing.T) string {
+	t.Helper()
+	b, err := os.ReadFile("/proc/self/status")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, ok := strings.Cut(string(b), "\nSigIgn:\t")
+	if !ok || len(rest) < 16 {
+		t.Fatalf("no SigIgn in %q", b)
+	}
+	return rest[:16]
+}
