@@ -17,6 +17,8 @@ import (
 	"testing"
 	"time"
 
+	_ "github.com/mdlayher/vsock" // the peer: testdata/guest, which "go mod tidy" does not see
+
 	"runv/libvm/initramfs"
 	"runv/libvm/vhostuser"
 	"runv/libvm/virtio/vsock"
