@@ -19,7 +19,7 @@ import (
 var denied = []string{
 	"execve", "execveat", "fork", "vfork", "ptrace", "process_vm_readv", "process_vm_writev", "pidfd_getfd",
 	"mount", "umount2", "pivot_root", "chroot", "open_tree", "move_mount", "fsopen", "fsconfig", "fsmount", "fspick", "mount_setattr",
-	"setns", "unshare", "bpf", "perf_event_open", "userfaultfd", "io_uring_setup", "io_uring_enter", "io_uring_register",
+	"setns", "bpf", "perf_event_open", "userfaultfd", "io_uring_setup", "io_uring_enter", "io_uring_register",
 	"keyctl", "add_key", "request_key", "init_module", "finit_module", "delete_module", "kexec_load", "kexec_file_load",
 	"reboot", "swapon", "swapoff", "sethostname", "setdomainname", "settimeofday", "clock_settime", "clock_adjtime", "adjtimex",
 	"iopl", "ioperm", "acct", "quotactl", "syslog", "personality", "seccomp", "modify_ldt", "vhangup", "lookup_dcookie",
@@ -35,6 +35,10 @@ func filterProfile() *specs.LinuxSeccomp {
 		{Names: []string{"clone3"}, Action: specs.ActErrno, ErrnoRet: &enosys},
 		{Names: []string{"clone"}, Action: specs.ActErrno, ErrnoRet: &eperm, Args: []specs.LinuxSeccompArg{
 			{Index: 0, Value: unix.CLONE_THREAD, ValueTwo: 0, Op: specs.OpMaskedEqual},
+		}},
+		// The file server gives a thread a working directory of its own.
+		{Names: []string{"unshare"}, Action: specs.ActErrno, ErrnoRet: &eperm, Args: []specs.LinuxSeccompArg{
+			{Index: 0, Value: unix.CLONE_FS, Op: specs.OpNotEqual},
 		}},
 		{Names: []string{"socket"}, Action: specs.ActErrno, ErrnoRet: &eperm, Args: remoteFamilies()},
 	}

@@ -9,6 +9,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"runv/libvm/thread"
 )
 
 // envFiltered marks the child that puts the filter on itself.
@@ -40,6 +42,8 @@ func TestFilter(t *testing.T) {
 		{"execve", func() error { return exec.Command("/bin/true").Run() }, unix.EPERM},
 		{"mount", func() error { return unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, "") }, unix.EPERM},
 		{"unshare", func() error { return unix.Unshare(unix.CLONE_NEWUTS) }, unix.EPERM},
+		{"unshare of a directory", func() error { return thread.Own(func() error { return unix.Unshare(unix.CLONE_FS) }) }, nil},
+		{"unshare of both", func() error { return unix.Unshare(unix.CLONE_FS | unix.CLONE_NEWNS) }, unix.EPERM},
 		{"socket of another host", func() error { _, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM, 0); return err }, unix.EPERM},
 		{"packet socket", func() error { _, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW, 0); return err }, unix.EPERM},
 		{"vsock", func() error { _, err := unix.Socket(unix.AF_VSOCK, unix.SOCK_STREAM, 0); return err }, unix.EPERM},
