@@ -85,7 +85,7 @@ func TestSignal(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	var run sync.WaitGroup
 	run.Go(func() { table.Run(ctx) })
-	p := start(t, table, "sleep 1000")
+	p := start(t, table, "exec sleep 1000")
 	if err := p.Signal(unix.SIGTERM); err != nil {
 		t.Fatal(err)
 	}
