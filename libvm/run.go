@@ -107,8 +107,8 @@ func (c *container) attend(ctx, boot context.Context, bootDone func(), t *termin
 	bootDone()
 	// One that came when the workload had been started, and was not seen by both,
 	// is the workload's, too.
-	if i := (*Interrupted)(nil); errors.As(context.Cause(boot), &i) && len(signals) == 0 {
-		signals <- i.Signal
+	if i := (*Interrupted)(nil); errors.As(context.Cause(boot), &i) {
+		deliver(signals, i.Signal)
 	}
 	t.resize() // the size may have changed before we listened
 	type result struct {

@@ -12,6 +12,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"strconv"
+	"sync"
 
 	"golang.org/x/sys/unix"
 
@@ -141,19 +142,28 @@ func interruptible(ctx context.Context) (_ context.Context, stop func()) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	c := make(chan os.Signal, 1)
 	signal.Notify(c, unix.SIGINT, unix.SIGTERM, unix.SIGHUP, unix.SIGQUIT)
-	ended := make(chan struct{})
+	stopped, ended := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(ended)
 		select {
 		case s := <-c:
 			cancel(&Interrupted{Signal: s.(unix.Signal)})
-		case <-ctx.Done():
+		case <-stopped:
 		}
 	}()
+	var once sync.Once
 	return ctx, func() {
-		signal.Stop(c)
-		cancel(nil)
-		<-ended
+		once.Do(func() {
+			signal.Stop(c)
+			close(stopped)
+			<-ended
+			select { // one that came, but was not seen above
+			case s := <-c:
+				cancel(&Interrupted{Signal: s.(unix.Signal)})
+			default:
+				cancel(nil)
+			}
+		})
 	}
 }
 

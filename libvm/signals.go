@@ -19,6 +19,19 @@ func catchSignals() (c chan os.Signal, stop func()) {
 	return c, func() { signal.Stop(c) }
 }
 
+// deliver puts a signal into the queue of catchSignals unless it is there already.
+func deliver(queue chan os.Signal, sig os.Signal) {
+	there := false
+	for range len(queue) {
+		s := <-queue
+		there = there || s == sig
+		queue <- s
+	}
+	if !there {
+		queue <- sig
+	}
+}
+
 // forwarded says whether a signal that a stand-in gets is meant for the process
 // it stands for. SIGURG is the Go runtime's own, SIGCHLD and SIGPIPE are about
 // the stand-in, SIGWINCH about its terminal.
