@@ -4,6 +4,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -22,6 +23,14 @@ func TestMain(m *testing.M) {
 	// A program with the race detector waits a second at its end otherwise.
 	if err := os.Setenv("GORACE", "atexit_sleep_ms=0"); err != nil {
 		panic(err)
+	}
+	// A shell starts what runs in the background with these ignored, and so would
+	// be all that the tests start. With a handler they are not, and here they go on
+	// doing nothing.
+	for _, s := range []os.Signal{unix.SIGINT, unix.SIGQUIT, unix.SIGHUP} {
+		if signal.Ignored(s) {
+			signal.Notify(make(chan os.Signal, 1), s)
+		}
 	}
 	testscript.Main(m, map[string]func(){"runv": runvCommand})
 }
