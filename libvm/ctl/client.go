@@ -107,9 +107,19 @@ func recvNoFiles(c *net.UnixConn) (message, int, error) {
 }
 
 // cutAt makes the calls on c fail once ctx ends, until the returned function
-// is called.
-func cutAt(ctx context.Context, c *net.UnixConn) func() bool {
-	return context.AfterFunc(ctx, func() { _ = c.SetDeadline(time.Unix(1, 0)) })
+// is called. Those that follow are not cut, even if ctx ended at that moment.
+func cutAt(ctx context.Context, c *net.UnixConn) func() {
+	cut := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		defer close(cut)
+		_ = c.SetDeadline(time.Unix(1, 0))
+	})
+	return func() {
+		if !stop() {
+			<-cut
+			_ = c.SetDeadline(time.Time{})
+		}
+	}
 }
 
 // lost says why a connection failed: our context, or the monitor's end.
