@@ -19,7 +19,7 @@ import (
 
 func TestLifecycle(t *testing.T) {
 	r := newRuntime(t)
-	b := r.NewBundle(harness.Shell("echo started; trap 'exit 42' TERM; while :; do sleep 0.05; done"),
+	b := r.NewBundle(harness.Shell("trap 'exit 42' TERM; echo started; while :; do sleep 0.05; done"),
 		func(s *specs.Spec) { s.Annotations = map[string]string{"com.example.a": "b"} })
 	out := newOutput(t)
 	c := r.Create(b, nil, out.w)
