@@ -43,7 +43,12 @@ const qemuTimeout = 20 * time.Second
 // needs them.
 func Host(ctx context.Context, o Options) []Result {
 	rs := []Result{privileges(), hostKernel(), stateRoot(o.Root), agent(), guestKernel(o)}
-	return append(append(rs, backends(ctx, o.QEMU)...), ownVMM())
+	own := ownVMM(ctx)
+	all := append([]backend{own}, backends(ctx, o.QEMU, own.slow)...)
+	for _, b := range all {
+		rs = append(rs, b.Result)
+	}
+	return append(rs, choice(all))
 }
 
 // Works says whether a container can run, given the results.
@@ -148,39 +153,65 @@ func guestKernel(o Options) Result {
 	return r
 }
 
-// backends reports each way to run a guest.
-func backends(ctx context.Context, binary string) []Result {
-	kvm := Result{Name: backendPrefix + "qemu (kvm)"}
-	tcg := Result{Name: backendPrefix + "qemu (tcg)"}
+// backend is what was found out about one way to run a guest.
+type backend struct {
+	Result
+	name string // as it is asked for
+	slow error  // why it would be slow, or nil
+}
+
+// backends reports each way to run a guest with QEMU. slow is why KVM is not
+// worth using, if so.
+func backends(ctx context.Context, binary string, slow error) []backend {
+	kvm := backend{name: "qemu", Result: Result{Name: backendPrefix + "qemu (kvm)"}}
+	tcg := backend{name: "qemu", Result: Result{Name: backendPrefix + "qemu (tcg)"}}
 	version, err := qemuVersion(ctx, binary)
 	if err != nil {
 		kvm.Detail, kvm.Cure = err.Error(), "apt-get install qemu-system-x86"
 		tcg.Detail, tcg.Cure = kvm.Detail, kvm.Cure
-		return []Result{kvm, tcg}
+		return []backend{kvm, tcg}
 	}
 	tcg.OK, tcg.Detail = true, version+": works everywhere, by emulation"
-	if err := qemu.NoKVM(); err != nil {
-		kvm.Detail, kvm.Cure = err.Error(), "guests will be emulated, which is slow but works"
-		return []Result{kvm, tcg}
+	if slow == nil {
+		slow = qemu.NoKVM()
+	}
+	if slow != nil {
+		kvm.Detail, kvm.Cure = slow.Error(), "guests will be emulated, which is slow but works"
+		return []backend{kvm, tcg}
 	}
 	kvm.OK, kvm.Detail = true, version
-	return []Result{kvm, tcg}
+	return []backend{kvm, tcg}
 }
 
-// ownVMM reports the backend that runs only when it is asked for, and so does
-// not count among those of which one must work.
-func ownVMM() Result {
-	r := Result{Name: "--backend kvm", Cure: "containers run with qemu"}
+// ownVMM reports runv's own VMM, for which a probe guest is run.
+func ownVMM(ctx context.Context) backend {
+	r := backend{name: "kvm", Result: Result{Name: backendPrefix + "kvm", Cure: "guests will run with qemu"}}
 	err := qemu.NoKVM()
 	if err == nil {
 		err = kvm.Check()
+	}
+	if err == nil {
+		err = kvm.Probe(ctx)
+		if errors.Is(err, kvm.ErrSlow) {
+			r.slow = err
+		}
 	}
 	if err != nil {
 		r.Detail = err.Error()
 		return r
 	}
-	r.OK, r.Detail = true, "runv's own VMM, only when asked for"
+	r.OK, r.Detail, r.Cure = true, "runv's own VMM: a probe guest ran at the speed of the processor", ""
 	return r
+}
+
+// choice says what --backend auto takes: the first that works.
+func choice(all []backend) Result {
+	for _, b := range all {
+		if b.OK {
+			return Result{Name: "--backend auto", OK: true, Detail: "takes " + b.Name[len(backendPrefix):]}
+		}
+	}
+	return Result{Name: "--backend auto", Detail: "no backend works"}
 }
 
 func qemuVersion(ctx context.Context, binary string) (string, error) {

@@ -40,6 +40,7 @@ const (
 	minMemory = 48        // MiB
 	maxMemory = 1 << 24   // MiB, 16 TiB
 	maxCPUs   = 64        // vCPUs
+	maxBoot   = 600       // s
 	maxFile   = 256 << 10 // bytes of a config.toml
 )
 
@@ -60,6 +61,9 @@ type Config struct {
 	Memory int `toml:"memory" json:"memory"`
 	// CPUs is the number of vCPUs of a VM whose bundle sets no limit.
 	CPUs int `toml:"cpus" json:"cpus"`
+	// BootLimit is the CPU time that each of a VM's processors may use until the
+	// agent has called, in seconds.
+	BootLimit int `toml:"boot_limit" json:"bootLimit"`
 	// Debug logs every step, as --debug does.
 	Debug bool `toml:"debug" json:"debug,omitempty"`
 
@@ -70,7 +74,7 @@ type Config struct {
 
 // Default is the configuration without any file.
 func Default() Config {
-	return Config{Backend: BackendAuto, Memory: 512, CPUs: 1}
+	return Config{Backend: BackendAuto, Memory: 512, CPUs: 1, BootLimit: 8}
 }
 
 // Load reads a config.toml on top of the defaults. A file that does not exist
@@ -146,6 +150,8 @@ func (c Config) check() error {
 		return fmt.Errorf("memory of %d MiB: want %d to %d", c.Memory, minMemory, maxMemory)
 	case c.CPUs < 1 || c.CPUs > maxCPUs:
 		return fmt.Errorf("%d cpus: want 1 to %d", c.CPUs, maxCPUs)
+	case c.BootLimit < 1 || c.BootLimit > maxBoot:
+		return fmt.Errorf("boot limit of %d s: want 1 to %d", c.BootLimit, maxBoot)
 	case c.Kernel != "" && !filepath.IsAbs(c.Kernel):
 		return fmt.Errorf("kernel %q is not an absolute path", c.Kernel)
 	case strings.ContainsRune(c.QEMU, '/') && !filepath.IsAbs(c.QEMU):

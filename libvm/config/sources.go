@@ -22,10 +22,11 @@ const (
 
 // Environment variables that runv reads.
 const (
-	EnvKernel  = "RUNV_KERNEL"  // path of the guest's kernel
-	EnvBackend = "RUNV_BACKEND" // auto, kvm or qemu
-	EnvQEMU    = "RUNV_QEMU"    // for tests: the program to run as QEMU
-	EnvCache   = "RUNV_CACHE"   // directory of what builds make and find again
+	EnvKernel  = "RUNV_KERNEL"     // path of the guest's kernel
+	EnvBackend = "RUNV_BACKEND"    // auto, kvm or qemu
+	EnvQEMU    = "RUNV_QEMU"       // for tests: the program to run as QEMU
+	EnvBoot    = "RUNV_BOOT_LIMIT" // for tests: CPU time until the agent calls, s
+	EnvCache   = "RUNV_CACHE"      // directory of what builds make and find again
 )
 
 // Annotations lists the annotations that runv reads, sorted.
@@ -103,6 +104,12 @@ func (c Config) WithEnv(getenv func(string) string) (Config, error) {
 	}
 	if v := getenv(EnvQEMU); v != "" {
 		out.QEMU = v
+	}
+	if v := getenv(EnvBoot); v != "" {
+		var err error
+		if out.BootLimit, err = strconv.Atoi(v); err != nil {
+			return c, fmt.Errorf("%s: %q is not a number of seconds", EnvBoot, v)
+		}
 	}
 	if v := getenv(EnvKernel); v != "" {
 		var err error

@@ -1,6 +1,8 @@
 package monitor
 
 import (
+	"context"
+	"errors"
 	"fmt"
 
 	"runv/libvm/config"
@@ -9,21 +11,28 @@ import (
 	"runv/libvm/vm"
 )
 
-// chooseBackend returns what runs the VM. Our own VMM runs only where it is asked
-// for by name; what is chosen otherwise is QEMU, which uses KVM where the hardware
-// has it.
-func (m *monitor) chooseBackend() (vm.Backend, error) {
-	if m.launch.Config.Backend == config.BackendKVM {
+// chooseBackend returns what runs the VM: our own VMM where the hardware runs
+// guests, or where it is asked for by name; else QEMU.
+func (m *monitor) chooseBackend(ctx context.Context) (vm.Backend, error) {
+	backend := m.launch.Config.Backend
+	if backend == config.BackendKVM {
 		b, err := kvm.New()
 		if err != nil {
-			return nil, fmt.Errorf("backend kvm: %w", err)
+			return nil, fmt.Errorf("backend kvm: %w (--backend qemu runs without kvm)", err)
 		}
 		return b, nil
 	}
-	b, err := qemu.New(m.launch.Config.QEMU, m.state.File(), m.log)
-	if err != nil {
-		return nil, err
+	noKVM := qemu.NoKVM()
+	if backend == config.BackendAuto && noKVM == nil {
+		err := kvm.Usable(ctx, m.state.Root())
+		if err == nil {
+			return kvm.New()
+		}
+		m.log.Debug("not using runv's own VMM", "reason", err)
+		if errors.Is(err, kvm.ErrSlow) {
+			noKVM = err // QEMU would be as slow with it
+		}
 	}
-	m.degraded = b.Degraded()
-	return b, nil
+	m.degraded = noKVM
+	return qemu.New(m.launch.Config.QEMU, m.state.File(), m.log, noKVM == nil)
 }

@@ -43,7 +43,7 @@ type machine struct {
 // startMachine starts the VM. The trees are added to its file server later: the
 // kernel boots while the host's side is prepared.
 func (m *monitor) startMachine(ctx context.Context) (*machine, error) {
-	backend, err := m.chooseBackend()
+	backend, err := m.chooseBackend(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -197,21 +197,20 @@ func makeInitrd(modules []kernel.Module) (*os.File, error) {
 // that it was given, not the time on the wall, so that a loaded host does not
 // fail a healthy boot: a stock kernel takes 2 s of emulation, ours 0.6 s.
 const (
-	bootCPU   = 8 * time.Second        // of each vCPU that can run at a time
 	bootIdle  = 6 * time.Second        // on the wall, with next to no CPU used
 	bootWall  = 3 * time.Minute        // in any case
 	bootCheck = 200 * time.Millisecond // how often it is looked at
 )
 
 // awaitAgent waits until the agent has dialed, or the guest has shown that it
-// never will.
-func (mc *machine) awaitAgent(ctx context.Context, vcpus int) error {
+// never will: for one, that it has used limit of CPU time.
+func (mc *machine) awaitAgent(ctx context.Context, limit time.Duration) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	watched := make(chan struct{})
 	go func() {
 		defer close(watched)
-		mc.watchBoot(ctx, cancel, vcpus)
+		mc.watchBoot(ctx, cancel, limit)
 	}()
 	err := mc.guest.Accept(ctx)
 	cause := context.Cause(ctx)
@@ -232,7 +231,7 @@ func (mc *machine) awaitAgent(ctx context.Context, vcpus int) error {
 }
 
 // watchBoot cancels when the guest ends, or makes no progress.
-func (mc *machine) watchBoot(ctx context.Context, cancel context.CancelCauseFunc, vcpus int) {
+func (mc *machine) watchBoot(ctx context.Context, cancel context.CancelCauseFunc, limit time.Duration) {
 	tick := time.NewTicker(bootCheck)
 	defer tick.Stop()
 	begin := time.Now()
@@ -254,7 +253,7 @@ func (mc *machine) watchBoot(ctx context.Context, cancel context.CancelCauseFunc
 				idleSince, idleCPU = now, cpu
 			}
 			switch {
-			case time.Duration(cpu) > bootCPU*time.Duration(min(vcpus, onlineCPUs())):
+			case time.Duration(cpu) > limit:
 				cancel(fmt.Errorf("the guest did not boot: its agent has not called after %v of CPU time", time.Duration(cpu).Round(time.Second)))
 			case now.Sub(idleSince) > bootIdle && starved():
 				idleSince, idleCPU = time.Now(), cpu

@@ -10,6 +10,7 @@ import (
 	"net"
 	"os"
 	"slices"
+	"time"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
@@ -281,7 +282,8 @@ func (m *monitor) prepareView(context.Context) (err error) {
 
 func (m *monitor) awaitAgent(ctx context.Context) error {
 	_, cpus := m.size()
-	return m.machine.awaitAgent(ctx, cpus)
+	limit := time.Duration(m.launch.Config.BootLimit) * time.Second
+	return m.machine.awaitAgent(ctx, limit*time.Duration(min(cpus, onlineCPUs())))
 }
 
 func (m *monitor) createContainer(ctx context.Context) error { return m.container.create(ctx) }

@@ -29,12 +29,11 @@ const (
 
 // Backend starts VMs with one QEMU binary.
 type Backend struct {
-	binary   string
-	accel    accelerator
-	degraded error // why accel is not KVM
-	run      *os.File
-	log      *slog.Logger
-	clock    tsc.Sample // taken by New; Start compares it with one of its own
+	binary string
+	accel  accelerator
+	run    *os.File
+	log    *slog.Logger
+	clock  tsc.Sample // taken by New; Start compares it with one of its own
 }
 
 var _ vm.Backend = (*Backend)(nil)
@@ -42,7 +41,8 @@ var _ vm.Backend = (*Backend)(nil)
 // New returns a backend that runs binary, a name looked up in $PATH or a path
 // ("" means qemu-system-x86_64). run is a directory of the caller, which owns
 // it, in which QEMU's control socket appears for a moment.
-func New(binary string, run *os.File, log *slog.Logger) (*Backend, error) {
+// Guests run on KVM if kvm is set, else by emulation.
+func New(binary string, run *os.File, log *slog.Logger, kvm bool) (*Backend, error) {
 	path, err := Find(binary)
 	if err != nil {
 		return nil, err
@@ -51,15 +51,12 @@ func New(binary string, run *os.File, log *slog.Logger) (*Backend, error) {
 	if err != nil {
 		return nil, fmt.Errorf("qemu: %w", err)
 	}
-	b := &Backend{binary: path, accel: accelKVM, run: run, log: log, clock: clock}
-	if b.degraded = NoKVM(); b.degraded != nil {
-		b.accel = accelTCG
+	b := &Backend{binary: path, accel: accelTCG, run: run, log: log, clock: clock}
+	if kvm {
+		b.accel = accelKVM
 	}
 	return b, nil
 }
-
-// Degraded says why guests are emulated, or nil if they are not.
-func (b *Backend) Degraded() error { return b.degraded }
 
 // DefaultBinary is the QEMU that is looked for when none is named.
 const DefaultBinary = "qemu-system-x86_64"

@@ -54,7 +54,7 @@ func backend(t *testing.T, binary string) *Backend {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { dir.Close() })
-	b, err := New(binary, dir, slog.New(slog.DiscardHandler))
+	b, err := New(binary, dir, slog.New(slog.DiscardHandler), NoKVM() == nil)
 	if err != nil {
 		t.Fatal(err)
 	}

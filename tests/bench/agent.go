@@ -117,7 +117,7 @@ func (b *bench) agentMachine(ctx context.Context, files *passthrough.Server) (*g
 		return nil, nil, err
 	}
 	defer run.Close() //nolint:errcheck // only needed to start
-	backend, err := qemu.New("", run, slog.New(slog.DiscardHandler))
+	backend, err := qemu.New("", run, slog.New(slog.DiscardHandler), qemu.NoKVM() == nil)
 	if err != nil {
 		return nil, nil, err
 	}
