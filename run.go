@@ -29,10 +29,14 @@ func (a *app) runCommand() *cli.Command {
 			if err == nil {
 				a.status, err = a.runtime(c).Run(c.Context, o)
 			}
-			if err != nil {
-				return fmt.Errorf("runv run failed: %w", err)
+			if err == nil {
+				return nil
 			}
-			return nil
+			err = fmt.Errorf("runv run failed: %w", err)
+			if a.status != 0 {
+				return &statusCode{err, a.status} // the container was lost: killed
+			}
+			return err
 		},
 	}
 }

@@ -44,7 +44,8 @@ type Monitor interface {
 	Commit() error
 	// Abort ends the monitor and waits until all it started is gone.
 	Abort()
-	// Wait returns the workload's exit status, 128+n for signal n.
+	// Wait returns the workload's exit status, 128+n for signal n, and an error
+	// if the container was lost.
 	Wait() (int, error)
 }
 

@@ -11,6 +11,7 @@
 //	   │  writes the pid file                   │
 //	   │  commit ──────────────────────────────►│ lives on by itself
 //	   │  (or closes without: ─────────────────►│ tears everything down and exits)
+//	   │◄───── reply: why the container was lost│ if it was, and run waits for it
 package monitor
 
 import (
@@ -22,6 +23,7 @@ import (
 	"os"
 	"os/exec"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -73,7 +75,8 @@ const (
 	fdOptional  = 4 // console socket, log
 )
 
-// reply is what the monitor says once. An empty Error means ready.
+// reply is what the monitor says when the container exists (an empty Error means
+// ready), and again if it loses it.
 type reply struct {
 	Error string `json:"error,omitempty"`
 }
@@ -138,11 +141,10 @@ func (p *Process) Pid() int { return p.cmd.Process.Pid }
 
 // Commit lets the monitor live on without its creator.
 func (p *Process) Commit() error {
-	_, err := p.sock.Write([]byte{commit})
-	if err != nil {
+	if _, err := p.sock.Write([]byte{commit}); err != nil {
 		return fmt.Errorf("commit the container: %w", err)
 	}
-	return p.sock.Close()
+	return nil
 }
 
 // kill ends a monitor that may not have been started.
@@ -160,9 +162,10 @@ func (p *Process) Abort() {
 }
 
 // Wait waits for the monitor, a child of the caller, and returns the workload's
-// exit status, 128+n for a signal.
+// exit status, 128+n for a signal. If the container was lost, it says why, too.
 func (p *Process) Wait() (int, error) {
 	err := p.cmd.Wait()
+	defer p.sock.Close() //nolint:errcheck // only read from
 	var exit *exec.ExitError
 	if err != nil && !errors.As(err, &exit) {
 		return 0, fmt.Errorf("wait for the container's monitor: %w", err)
@@ -171,7 +174,20 @@ func (p *Process) Wait() (int, error) {
 	if ws.Signaled() {
 		return 128 + int(ws.Signal()), nil
 	}
-	return ws.ExitStatus(), nil
+	return ws.ExitStatus(), p.lost()
+}
+
+// lost is what a monitor that has ended said last, if that was why it lost its
+// container.
+func (p *Process) lost() error {
+	if err := p.sock.SetReadDeadline(time.Now().Add(time.Second)); err != nil {
+		return nil // it has nothing to say
+	}
+	var r reply
+	if err := json.NewDecoder(p.sock).Decode(&r); err != nil || r.Error == "" {
+		return nil // the workload had ended
+	}
+	return fmt.Errorf("the container was lost: %s", r.Error)
 }
 
 // spawn starts the monitor process.

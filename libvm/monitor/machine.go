@@ -266,23 +266,5 @@ func (mc *machine) watchBoot(ctx context.Context, cancel context.CancelCauseFunc
 	}
 }
 
-// What a guest's last words begin with: behind them comes a trace that says less.
-var lastWords = []string{"Kernel panic", "runv-agent: fatal"}
-
 // consoleTail is the end of what the guest's kernel printed, for an error.
-func (mc *machine) consoleTail() string {
-	lines := strings.Split(strings.TrimSpace(vm.Printable(mc.vm.Console())), "\n")
-	const most = 12 // lines
-	begin := max(0, len(lines)-most)
-	for i := range lines[:begin] {
-		if slices.ContainsFunc(lastWords, func(w string) bool { return strings.Contains(lines[i], w) }) {
-			begin = i
-			break
-		}
-	}
-	tail := strings.TrimSpace(strings.Join(lines[begin:min(begin+most, len(lines))], " | "))
-	if tail == "" {
-		return " (its console is empty)"
-	}
-	return "; console: " + tail
-}
+func (mc *machine) consoleTail() string { return explainConsole(mc.vm.Console()) }

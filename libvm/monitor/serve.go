@@ -57,6 +57,7 @@ func (m *monitor) serve(ctx context.Context) int {
 	status, err := m.container.wait(ctx)
 	if err != nil {
 		m.log.Error("the container was lost", "error", err)
+		m.send(reply{Error: err.Error()}) //nolint:errcheck // only a run in the foreground still listens
 	}
 	cancel()
 	// Calls that the guest leaves unanswered end with it.

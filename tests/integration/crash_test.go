@@ -130,19 +130,21 @@ func TestForegroundKilled(t *testing.T) {
 	harness.Reap(t, pid) // runv was its subreaper; now it is we
 }
 
+// writableProc lets the workload set what is the guest's, not only the container's.
+func writableProc(s *specs.Spec) {
+	s.Linux.ReadonlyPaths = nil
+	for i := range s.Mounts {
+		if s.Mounts[i].Destination == "/proc" {
+			s.Mounts[i].Options = nil
+		}
+	}
+}
+
 // TestGuestCrashes: the kernel panics under a running workload.
 func TestGuestCrashes(t *testing.T) {
 	r := newRuntime(t)
 	r.Flags = []string{"--log", r.Dir + "/log"}
-	b := r.NewBundle(harness.Args("sleep", "1000"), func(s *specs.Spec) {
-		s.Linux.ReadonlyPaths = nil
-		for i := range s.Mounts {
-			if s.Mounts[i].Destination == "/proc" {
-				s.Mounts[i].Options = nil
-			}
-		}
-	})
-	c := r.Create(b).Start()
+	c := r.Create(r.NewBundle(harness.Args("sleep", "1000"), writableProc)).Start()
 	if got := c.Exec("cat /proc/sys/kernel/sysrq; echo c >/proc/sysrq-trigger; sleep 5; echo alive"); strings.Contains(got.Stdout, "alive") {
 		r.Must("delete", "--force", c.ID)
 		c.Wait()
