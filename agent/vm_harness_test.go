@@ -1,16 +1,13 @@
 package main
 
 import (
-	"bytes"
 	"context"
-	"errors"
 	"io"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -19,8 +16,7 @@ import (
 	"runv/agent/api"
 	"runv/agent/wire"
 	"runv/libvm/guest"
-	"runv/libvm/initramfs"
-	"runv/libvm/vhostuser"
+	"runv/libvm/qemu/qemutest"
 	"runv/libvm/virtio/fs"
 	"runv/libvm/virtio/fs/passthrough"
 	"runv/libvm/virtio/vsock"
@@ -31,64 +27,40 @@ const patience = 60 * time.Second
 
 // machine is a guest under QEMU with the agent as its init.
 type machine struct {
+	*qemutest.Machine
 	g      *guest.Guest
 	a      api.AgentService
 	rootfs string // on the host
-	ended  chan struct{}
-	out    *console
-}
-
-// console keeps what the guest prints.
-type console struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (c *console) Write(b []byte) (int, error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.b.Write(b)
-}
-
-func (c *console) String() string {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.b.String()
 }
 
 func boot(t *testing.T) *machine {
 	t.Helper()
-	qemu, err := exec.LookPath("qemu-system-x86_64")
-	if err != nil {
-		t.Skip("no qemu-system-x86_64 (try: apt-get install qemu-system-x86)")
-	}
-	kernel := os.Getenv("RUNV_TEST_KERNEL")
-	if kernel == "" {
-		t.Skip("no guest kernel (try: make kernel, and RUNV_TEST_KERNEL=FILE)")
-	}
 	busybox, err := exec.LookPath("busybox")
 	if err != nil || os.Getuid() != 0 {
 		t.Skip("no busybox, or not root (try: apt-get install busybox-static, as root)")
 	}
-	m := &machine{rootfs: filepath.Join(t.TempDir(), "rootfs"), ended: make(chan struct{}), out: &console{}}
+	m := &machine{Machine: qemutest.New(t, program(t)), rootfs: filepath.Join(t.TempDir(), "rootfs")}
 	makeRootfs(t, m.rootfs, busybox)
 	v := vsock.New(3)
 	if m.g, err = guest.New(v); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(m.g.Close)
-	m.start(t, qemu, kernel, v, shared(t, m.rootfs))
+	m.Memory, m.Args, m.Append = 512, []string{"-cpu", "max"}, os.Getenv("RUNV_TEST_CMDLINE")
+	m.Attach("vhost-user-vsock-device", v)
+	m.Attach("vhost-user-fs-device,tag=runv,queue-size=512", shared(t, m.rootfs))
+	m.Start(context.Background())
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	go func() {
 		select {
-		case <-m.ended:
+		case <-m.Done():
 			cancel()
 		case <-ctx.Done():
 		}
 	}()
 	if err := m.g.Accept(ctx); err != nil {
-		t.Fatalf("%v\n%s", err, m.out)
+		t.Fatal(err)
 	}
 	m.a = m.g.Agent()
 	return m
@@ -115,80 +87,14 @@ func shared(t *testing.T, rootfs string) *fs.Device {
 	return d
 }
 
-func (m *machine) start(t *testing.T, qemu, kernel string, v *vsock.Device, f *fs.Device) {
+// program is the agent as it is embedded.
+func program(t *testing.T) []byte {
 	t.Helper()
-	ctx, cancel := context.WithCancel(context.Background())
-	cmd := exec.CommandContext(ctx, qemu, "-M", "microvm,accel=tcg,acpi=off,memory-backend=mem",
-		"-nodefaults", "-no-user-config", "-no-reboot", "-display", "none", "-m", "512M", "-smp", "1", "-cpu", "max",
-		"-object", "memory-backend-memfd,id=mem,size=512M,share=on",
-		"-global", "virtio-mmio.force-legacy=false",
-		"-chardev", "socket,id=c0,fd=3", "-device", "vhost-user-vsock-device,chardev=c0",
-		"-chardev", "socket,id=c1,fd=4", "-device", "vhost-user-fs-device,chardev=c1,tag=runv,queue-size=512",
-		"-kernel", kernel, "-initrd", initrd(t), "-serial", "stdio",
-		"-append", "console=ttyS0 reboot=t panic=-1 quiet "+os.Getenv("RUNV_TEST_CMDLINE"))
-	cmd.Stdout, cmd.Stderr = m.out, m.out
-	var served sync.WaitGroup
-	for i := range 2 {
-		conn, frontend, err := vhostuser.Pair()
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer frontend.Close()
-		cmd.ExtraFiles = append(cmd.ExtraFiles, frontend)
-		served.Go(func() {
-			var err error
-			if i == 0 {
-				err = vhostuser.Serve(ctx, conn, v)
-			} else {
-				err = vhostuser.Serve(ctx, conn, f)
-			}
-			if err != nil && !errors.Is(err, context.Canceled) {
-				t.Errorf("vhost-user: %v", err)
-			}
-		})
+	b := qemutest.Build(t, ".", "-trimpath", "-ldflags", "-s -w")
+	if len(b) > 8<<20 {
+		t.Errorf("the agent has %d bytes, more than 8 MiB", len(b))
 	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	go func() {
-		_ = cmd.Wait()
-		close(m.ended)
-	}()
-	t.Cleanup(func() {
-		cancel()
-		<-m.ended
-		served.Wait()
-		if t.Failed() {
-			t.Logf("console:\n%s", m.out)
-		}
-	})
-}
-
-func initrd(t *testing.T) string {
-	t.Helper()
-	dir := t.TempDir()
-	bin := filepath.Join(dir, "agent")
-	build := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", bin, ".")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("go build: %v\n%s", err, out)
-	}
-	agent, err := os.ReadFile(bin)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if len(agent) > 8<<20 {
-		t.Errorf("the agent has %d bytes, more than 8 MiB", len(agent))
-	}
-	var image bytes.Buffer
-	if err := initramfs.Write(&image, agent, nil); err != nil {
-		t.Fatal(err)
-	}
-	path := filepath.Join(dir, "initrd")
-	if err := os.WriteFile(path, image.Bytes(), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	return path
+	return b
 }
 
 func makeRootfs(t *testing.T, root, busybox string) {

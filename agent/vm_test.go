@@ -64,7 +64,7 @@ func TestGuest(t *testing.T) {
 	// The host goes: the guest must end by itself.
 	m.g.Close()
 	select {
-	case <-m.ended:
+	case <-m.Done():
 	case <-time.After(patience):
 		t.Error("the guest outlives its host")
 	}

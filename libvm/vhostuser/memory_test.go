@@ -108,13 +108,13 @@ func TestMapTableSeals(t *testing.T) {
 // TestMemoryIsReplaced: a running device goes on in new memory, and is left alone
 // by the same memory.
 func TestMemoryIsReplaced(t *testing.T) {
-	d := &recorder{Device: rng.New()}
+	d := &Recorder{Device: rng.New()}
 	f := newFrontend(t, d)
 	f.connect(1)
 	f.boot(defaultFeatures, 1, 0)
 	f.request(0, f.calls[0], room(8))
 	f.ok(VHOST_USER_SET_MEM_TABLE, memTable(wholeRAM), f.memfd)
-	if got := len(d.started()); got != 1 {
+	if got := len(d.Started()); got != 1 {
 		t.Errorf("the same memory started the device again (%d)", got)
 	}
 	half := wholeRAM
@@ -123,7 +123,7 @@ func TestMemoryIsReplaced(t *testing.T) {
 	if u := f.request(0, f.calls[0], room(8)); u.Len != 8 {
 		t.Errorf("%d bytes, want 8", u.Len)
 	}
-	if got := len(d.started()); got != 2 {
+	if got := len(d.Started()); got != 2 {
 		t.Errorf("device was started %d times, want 2", got)
 	}
 }

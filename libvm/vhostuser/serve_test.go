@@ -30,7 +30,7 @@ func TestGuestResets(t *testing.T) {
 }
 
 func guestResets(t *testing.T) {
-	d := &recorder{Device: rng.New()}
+	d := &Recorder{Device: rng.New()}
 	f := newFrontend(t, d)
 	f.connect(1)
 	call := f.calls[0]
@@ -54,7 +54,7 @@ func guestResets(t *testing.T) {
 			t.Errorf("round %d: ring stopped at %d, want %d", round, got[0], at)
 		}
 	}
-	if got := len(d.started()); got != 4 {
+	if got := len(d.Started()); got != 4 {
 		t.Errorf("device was started %d times, want 4", got)
 	}
 	f.conn.Close() //nolint:errcheck // QEMU exits
@@ -65,7 +65,7 @@ func guestResets(t *testing.T) {
 
 // slow is a device that holds each request until it is told to end it.
 type slow struct {
-	idle
+	Idle
 	taken, release chan struct{}
 }
 
@@ -92,7 +92,7 @@ func (d *slow) Start(_ uint64, queues []*queue.Queue) error {
 // TestStopDrains: the answer to GET_VRING_BASE comes behind that to the request
 // in flight, and counts it.
 func TestStopDrains(t *testing.T) {
-	d := &slow{idle: idle{id: virtio.IDBlock, sizes: []uint16{64}}, taken: make(chan struct{}), release: make(chan struct{})}
+	d := &slow{Idle: Idle{Type: virtio.IDBlock, Sizes: []uint16{64}}, taken: make(chan struct{}), release: make(chan struct{})}
 	f := newFrontend(t, d)
 	f.connect(1)
 	f.boot(defaultFeatures, 1, 0)
@@ -146,15 +146,15 @@ func TestCallIsExchanged(t *testing.T) {
 // TestRingsThatTheGuestLeaves: the device has three rings, the front-end two,
 // and the driver sets up one of them.
 func TestRingsThatTheGuestLeaves(t *testing.T) {
-	d := &recorder{Device: &idle{id: virtio.IDVsock, sizes: []uint16{64, 64, 64}}}
+	d := &Recorder{Device: &Idle{Type: virtio.IDVsock, Sizes: []uint16{64, 64, 64}}}
 	f := newFrontend(t, d)
 	f.connect(2)
 	f.boot(defaultFeatures, 1, 0)
-	if got := d.started(); len(got) != 0 {
+	if got := d.Started(); len(got) != 0 {
 		t.Errorf("started with %q before ring 1 was enabled", got)
 	}
 	f.ok(VHOST_USER_SET_VRING_ENABLE, state(1, 1))
-	if got := d.started(); len(got) != 1 || got[0] != "[64]--" {
+	if got := d.Started(); len(got) != 1 || got[0] != "[64]--" {
 		t.Errorf("started with %q, want one queue", got)
 	}
 }
@@ -210,13 +210,13 @@ func TestServeEnds(t *testing.T) {
 }
 
 // writable is a device whose configuration the driver may write.
-type writable struct{ idle }
+type writable struct{ Idle }
 
 func (w *writable) WriteConfig(off uint32, p []byte) error {
-	if int(off)+len(p) > len(w.config) {
+	if int(off)+len(p) > len(w.Space) {
 		return errors.New("outside of the configuration space")
 	}
-	copy(w.config[off:], p)
+	copy(w.Space[off:], p)
 	return nil
 }
 
@@ -225,7 +225,7 @@ func configMessage(off, size, flags uint32, data []byte) []byte {
 }
 
 func TestConfig(t *testing.T) {
-	f := newFrontend(t, &writable{idle{id: virtio.IDBlock, sizes: []uint16{64}, config: []byte("01234567")}})
+	f := newFrontend(t, &writable{Idle{Type: virtio.IDBlock, Sizes: []uint16{64}, Space: []byte("01234567")}})
 	f.connect(1)
 	if got := f.call(VHOST_USER_GET_CONFIG, configMessage(2, 4, 0, make([]byte, 4))); string(got[configBytes:]) != "2345" {
 		t.Errorf("configuration is %q, want 2345", got[configBytes:])

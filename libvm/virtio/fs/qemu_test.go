@@ -8,69 +8,33 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
 
-	"runv/libvm/initramfs"
-	"runv/libvm/vhostuser"
+	"runv/libvm/qemu/qemutest"
 )
 
-// qemu is a virtual machine with one file system device.
-type qemu struct {
-	kernel, initrd string
-	dir            string // where the guest finds its tree
-	chardev        string
-	files          []*os.File
+// machine is a guest that looks for its tree in dir, or the test is skipped.
+func machine(t *testing.T, dir string) *qemutest.Machine {
+	t.Helper()
+	m := qemutest.New(t, qemutest.Build(t, "./testdata/guest"))
+	m.Append = "dir=" + dir
+	return m
 }
 
-// run runs the machine to its end and returns its console.
-func (q *qemu) run(ctx context.Context, t *testing.T) string {
-	t.Helper()
-	cmd := exec.CommandContext(ctx, "qemu-system-x86_64", "-M", "microvm,accel=tcg,acpi=off,memory-backend=mem",
-		"-nodefaults", "-no-user-config", "-no-reboot", "-display", "none", "-m", "256M",
-		"-object", "memory-backend-memfd,id=mem,size=256M,share=on",
-		"-global", "virtio-mmio.force-legacy=false",
-		"-kernel", q.kernel, "-initrd", q.initrd, "-serial", "stdio",
-		"-append", "console=ttyS0 reboot=t panic=-1 quiet dir="+q.dir,
-		"-chardev", q.chardev, "-device", "vhost-user-fs-device,chardev=c0,tag=runv,queue-size=1024")
-	cmd.ExtraFiles = q.files
-	out, err := cmd.CombinedOutput()
-	if err != nil || !bytes.Contains(out, []byte("guest: done")) {
-		t.Errorf("QEMU: %v\n%s", err, out)
-	}
-	return string(out)
-}
+// device is QEMU's.
+const device = "vhost-user-fs-device,tag=runv,queue-size=1024"
 
-// machine returns what every test with QEMU needs, or skips.
-func machine(t *testing.T) *qemu {
+// run runs the guest to its end and returns what it printed.
+func run(ctx context.Context, t *testing.T, m *qemutest.Machine) string {
 	t.Helper()
-	if _, err := exec.LookPath("qemu-system-x86_64"); err != nil {
-		t.Skip("no qemu-system-x86_64 (try: apt-get install qemu-system-x86)")
+	out := m.Run(ctx)
+	if !strings.Contains(out, "guest: done") {
+		t.Error("the guest did not get to its end")
 	}
-	q := &qemu{kernel: os.Getenv("RUNV_TEST_KERNEL")}
-	if q.kernel == "" {
-		t.Skip("no guest kernel (try: make kernel, and RUNV_TEST_KERNEL=FILE)")
-	}
-	tmp := t.TempDir()
-	build := exec.Command("go", "build", "-o", tmp+"/init", "./testdata/guest")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("go build: %v\n%s", err, out)
-	}
-	agent, err := os.ReadFile(tmp + "/init")
-	if err != nil {
-		t.Fatal(err)
-	}
-	var b bytes.Buffer
-	if err := initramfs.Write(&b, agent, nil); err != nil {
-		t.Fatal(err)
-	}
-	q.initrd = tmp + "/initrd"
-	if err := os.WriteFile(q.initrd, b.Bytes(), 0o644); err != nil {
-		t.Fatal(err)
-	}
-	return q
+	return out
 }
 
 // steps returns how long the guest says that each step took.
@@ -83,7 +47,7 @@ func steps(out string) (list string) {
 
 // TestQEMU has a real guest use the device.
 func TestQEMU(t *testing.T) {
-	q := machine(t)
+	m := machine(t, "/mnt/t/tree")
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	s, dir := newShared(t)
@@ -91,21 +55,11 @@ func TestQEMU(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	conn, frontend, err := vhostuser.Pair()
-	if err != nil {
-		t.Fatal(err)
-	}
-	served := make(chan error, 1)
-	go func() { served <- vhostuser.Serve(ctx, conn, d) }()
-	q.dir, q.chardev, q.files = "/mnt/t/tree", "socket,id=c0,fd=3", []*os.File{frontend}
+	m.Attach(device, d)
 	var before, after syscall.Rusage
 	syscall.Getrusage(syscall.RUSAGE_SELF, &before)
-	out := q.run(ctx, t)
+	out := run(ctx, t, m)
 	syscall.Getrusage(syscall.RUSAGE_SELF, &after)
-	frontend.Close() //nolint:errcheck // QEMU had it
-	if err := <-served; err != nil {
-		t.Error(err)
-	}
 	t.Logf("runv, %v user, %v system:\n%s", time.Duration(after.Utime.Nano()-before.Utime.Nano()),
 		time.Duration(after.Stime.Nano()-before.Stime.Nano()), steps(out))
 	if !regexp.MustCompile(`guest: mountinfo .* /t/tree /tree `).MatchString(out) {
@@ -132,7 +86,7 @@ func TestVirtiofsd(t *testing.T) {
 	if _, err := os.Stat(daemon); err != nil || os.Getenv("RUNV_TEST_COMPARE") == "" {
 		t.Skip("not comparing (try: apt-get install qemu-system-common, and RUNV_TEST_COMPARE=1)")
 	}
-	q := machine(t)
+	m := machine(t, "/mnt")
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	dir := t.TempDir()
@@ -155,8 +109,8 @@ func TestVirtiofsd(t *testing.T) {
 		}
 		time.Sleep(time.Millisecond)
 	}
-	q.dir, q.chardev = "/mnt", "socket,id=c0,path="+socket
-	out := q.run(ctx, t)
+	m.AttachSocket(device, "path="+socket)
+	out := run(ctx, t, m)
 	cancel()
 	cmd.Wait() //nolint:errcheck // it was killed
 	t.Logf("virtiofsd, %v user, %v system:\n%s", cmd.ProcessState.UserTime(), cmd.ProcessState.SystemTime(), steps(out))

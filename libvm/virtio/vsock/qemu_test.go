@@ -8,9 +8,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"os"
-	"os/exec"
-	"path/filepath"
 	"slices"
 	"sync"
 	"syscall"
@@ -19,27 +16,25 @@ import (
 
 	_ "github.com/mdlayher/vsock" // the peer: testdata/guest, which "go mod tidy" does not see
 
-	"runv/libvm/initramfs"
-	"runv/libvm/vhostuser"
+	"runv/libvm/qemu/qemutest"
 	"runv/libvm/virtio/vsock"
 )
 
 // TestLinux has Linux's driver, in a guest under QEMU, at the other end.
 func TestLinux(t *testing.T) {
-	qemu, err := exec.LookPath("qemu-system-x86_64")
-	if err != nil {
-		t.Skip("no qemu-system-x86_64 (try: apt-get install qemu-system-x86)")
-	}
-	kernel := os.Getenv("RUNV_TEST_KERNEL")
-	if kernel == "" {
-		t.Skip("no guest kernel (try: make kernel, and RUNV_TEST_KERNEL=FILE)")
-	}
+	q := qemutest.New(t, qemutest.Build(t, "./testdata/guest"))
+	q.Memory, q.CPUs = 512, 2
 	d := vsock.New(3)
 	l, err := d.Listen(1024)
 	if err != nil {
 		t.Fatal(err)
 	}
-	bootLinux(t, qemu, kernel, d, l)
+	q.Attach("vhost-user-vsock-device", d)
+	q.Start(context.Background())
+	go func() {
+		<-q.Done()
+		l.Close() // nobody is to wait for the guest
+	}()
 	hello := accept(t, l)
 	took, err := io.ReadAll(hello)
 	if err != nil {
@@ -57,71 +52,6 @@ func TestLinux(t *testing.T) {
 	t.Run("close with data unread", m.testUnread)
 	t.Run("many from the guest", m.testManyFromGuest)
 	t.Run("many from the host", m.testManyFromHost)
-}
-
-// bootLinux runs QEMU until the end of the test. When QEMU ends by itself it
-// closes l, so that nobody waits for the guest.
-func bootLinux(t *testing.T, qemu, kernel string, d *vsock.Device, l net.Listener) {
-	t.Helper()
-	conn, frontend, err := vhostuser.Pair()
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	cmd := exec.CommandContext(ctx, qemu, "-M", "microvm,accel=tcg,acpi=off,memory-backend=mem",
-		"-nodefaults", "-no-user-config", "-no-reboot", "-display", "none", "-m", "512M", "-smp", "2",
-		"-object", "memory-backend-memfd,id=mem,size=512M,share=on",
-		"-global", "virtio-mmio.force-legacy=false",
-		"-chardev", "socket,id=c0,fd=3", "-device", "vhost-user-vsock-device,chardev=c0",
-		"-kernel", kernel, "-initrd", initrd(t), "-serial", "stdio",
-		"-append", "console=ttyS0 reboot=t panic=-1 quiet")
-	var out bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &out, &out
-	cmd.ExtraFiles = []*os.File{frontend}
-	served := make(chan error, 1)
-	go func() {
-		served <- vhostuser.Serve(ctx, conn, d)
-		l.Close()
-	}()
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	frontend.Close()
-	t.Cleanup(func() {
-		cancel()
-		err := cmd.Wait()
-		if err := <-served; err != nil && !errors.Is(err, context.Canceled) {
-			t.Errorf("vhost-user: %v", err)
-		}
-		if t.Failed() {
-			t.Logf("QEMU: %v\n%s", err, out.Bytes())
-		}
-	})
-}
-
-// initrd builds testdata/guest and puts it into a first filesystem.
-func initrd(t *testing.T) string {
-	t.Helper()
-	dir := t.TempDir()
-	bin := filepath.Join(dir, "init")
-	build := exec.Command("go", "build", "-o", bin, "./testdata/guest")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("go build: %v\n%s", err, out)
-	}
-	agent, err := os.ReadFile(bin)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var image bytes.Buffer
-	if err := initramfs.Write(&image, agent, nil); err != nil {
-		t.Fatal(err)
-	}
-	path := filepath.Join(dir, "initrd")
-	if err := os.WriteFile(path, image.Bytes(), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	return path
 }
 
 const timeout = 30 * time.Second
