@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"runv/agent/setup"
+	"runv/agent/sysctl"
 	"runv/agent/wire"
 )
 
@@ -115,7 +116,7 @@ func (s *spec) personality() (int, error) {
 func (s *spec) sysctls(ns uintptr) (network, rest map[string]string, err error) {
 	network, rest = map[string]string{}, map[string]string{}
 	for k, v := range s.Linux.Sysctl {
-		if err := setup.CheckSysctl(k, ns&unix.CLONE_NEWIPC != 0, ns&unix.CLONE_NEWUTS != 0); err != nil {
+		if err := sysctl.Check(k, ns&unix.CLONE_NEWIPC != 0, ns&unix.CLONE_NEWUTS != 0); err != nil {
 			return nil, nil, err
 		}
 		if strings.HasPrefix(k, "net.") || strings.HasPrefix(k, "net/") {

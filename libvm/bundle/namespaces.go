@@ -8,6 +8,8 @@ import (
 	"strings"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
+
+	"runv/agent/sysctl"
 )
 
 // Namespaces lists the types of namespaces that a container can have, sorted.
@@ -90,54 +92,16 @@ func checkSysctl(l *specs.Linux) error {
 	}
 	slices.Sort(keys) // the same error every time
 	for _, key := range keys {
-		name := dotted(key)
-		switch {
-		case malformed(name) || strings.ContainsRune(key+l.Sysctl[key], 0):
+		if _, err := sysctl.File(key); err != nil {
+			return err
+		}
+		if strings.ContainsRune(l.Sysctl[key], 0) {
 			return fmt.Errorf("sysctl %q is malformed", key)
-		case ipcSysctl(name), strings.HasPrefix(name, "net."), name == "kernel.domainname":
-		case name == "kernel.hostname":
-			return fmt.Errorf("sysctl %q is not allowed as it conflicts with the OCI %q field", name, "hostname")
-		default:
-			return fmt.Errorf("sysctl %q is not in a separate kernel namespace", name)
+		}
+		// checkNamespaces has seen to the namespaces.
+		if err := sysctl.Check(key, true, true); err != nil {
+			return err
 		}
 	}
 	return nil
-}
-
-// malformed says whether a sysctl's name does not lead to a file below
-// /proc/sys part by part.
-func malformed(name string) bool {
-	return slices.ContainsFunc(strings.Split(name, "."), func(part string) bool {
-		// A slash stands for a dot within a part.
-		return part == "" || part == "/" || part == "//"
-	})
-}
-
-// ipcSysctl says whether a sysctl belongs to the IPC namespace.
-func ipcSysctl(name string) bool {
-	switch name {
-	case "kernel.msgmax", "kernel.msgmnb", "kernel.msgmni", "kernel.sem",
-		"kernel.shmall", "kernel.shmmax", "kernel.shmmni", "kernel.shm_rmid_forced":
-		return true
-	}
-	return strings.HasPrefix(name, "fs.mqueue.")
-}
-
-// dotted gives a sysctl's name with dots between its parts. Where the first
-// separator is a slash, dots and slashes have changed places (sysctl.d(5)):
-// net/ipv4/conf/eth0.1/forwarding is net.ipv4.conf.eth0/1.forwarding.
-func dotted(key string) string {
-	i := strings.IndexAny(key, "./")
-	if i < 0 || key[i] == '.' {
-		return key
-	}
-	return strings.Map(func(r rune) rune {
-		switch r {
-		case '.':
-			return '/'
-		case '/':
-			return '.'
-		}
-		return r
-	}, key)
 }
