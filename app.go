@@ -55,7 +55,8 @@ func (a *app) cli() *cli.App {
 		DisableSliceFlagSeparator: true,                         // an environment variable may have commas
 		ExitErrHandler:            func(*cli.Context, error) {}, // only main exits
 		Commands: []*cli.Command{
-			a.createCommand(), a.deleteCommand(), a.execCommand(), a.killCommand(), a.listCommand(), a.psCommand(),
+			a.createCommand(), a.deleteCommand(), a.execCommand(), a.killCommand(), a.listCommand(), a.pauseCommand(), a.psCommand(),
+			a.resumeCommand(),
 			a.runCommand(), a.startCommand(), a.stateCommand(), specCommand(), featuresCommand(), a.checkCommand(),
 		},
 	}

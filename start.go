@@ -1,19 +1,12 @@
 package main
 
-import "github.com/urfave/cli/v2"
+import (
+	"github.com/urfave/cli/v2"
+
+	"runv/libvm"
+)
 
 func (a *app) startCommand() *cli.Command {
-	return &cli.Command{
-		Name:        "start",
-		Usage:       "executes the user defined process in a created container",
-		ArgsUsage:   "<container-id>",
-		Description: "Runs the process of a container that \"runv create\" made.",
-		Action: func(c *cli.Context) error {
-			args, err := arguments(c, arity{1, 1})
-			if err != nil {
-				return err
-			}
-			return a.runtime(c).StartContainer(c.Context, args[0])
-		},
-	}
+	return a.byID("start", "executes the user defined process in a created container",
+		"Runs the process of a container that \"runv create\" made.", (*libvm.Runtime).StartContainer)
 }

@@ -128,6 +128,17 @@ func (s *service) Signal(_ context.Context, r *rpc.SignalRequest) (*rpc.Empty, e
 	return &rpc.Empty{}, failed(err)
 }
 
+func (s *service) Freeze(ctx context.Context, r *rpc.FreezeRequest) (*rpc.Empty, error) {
+	c, err := s.m.Get(r.Id)
+	if err == nil && r.UnixNanos != 0 {
+		err = setClock(r.UnixNanos) // it stood still, maybe
+	}
+	if err == nil {
+		err = c.Freeze(ctx, r.Frozen)
+	}
+	return &rpc.Empty{}, failed(err)
+}
+
 func (s *service) Resize(_ context.Context, r *rpc.ResizeRequest) (*rpc.Empty, error) {
 	c, err := s.m.Get(r.Id)
 	if err == nil {

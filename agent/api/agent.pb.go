@@ -1098,6 +1098,66 @@ func (x *ProcessesResponse) GetProcesses() []*Process {
 	return nil
 }
 
+type FreezeRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Frozen        bool                   `protobuf:"varint,2,opt,name=frozen,proto3" json:"frozen,omitempty"`
+	UnixNanos     int64                  `protobuf:"varint,3,opt,name=unix_nanos,json=unixNanos,proto3" json:"unix_nanos,omitempty"` // wall clock of the host, ns since 1970; 0: leave the guest's
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FreezeRequest) Reset() {
+	*x = FreezeRequest{}
+	mi := &file_agent_api_agent_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FreezeRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FreezeRequest) ProtoMessage() {}
+
+func (x *FreezeRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_api_agent_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FreezeRequest.ProtoReflect.Descriptor instead.
+func (*FreezeRequest) Descriptor() ([]byte, []int) {
+	return file_agent_api_agent_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *FreezeRequest) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *FreezeRequest) GetFrozen() bool {
+	if x != nil {
+		return x.Frozen
+	}
+	return false
+}
+
+func (x *FreezeRequest) GetUnixNanos() int64 {
+	if x != nil {
+		return x.UnixNanos
+	}
+	return 0
+}
+
 type DeleteContainerRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
@@ -1107,7 +1167,7 @@ type DeleteContainerRequest struct {
 
 func (x *DeleteContainerRequest) Reset() {
 	*x = DeleteContainerRequest{}
-	mi := &file_agent_api_agent_proto_msgTypes[17]
+	mi := &file_agent_api_agent_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1119,7 +1179,7 @@ func (x *DeleteContainerRequest) String() string {
 func (*DeleteContainerRequest) ProtoMessage() {}
 
 func (x *DeleteContainerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_agent_proto_msgTypes[17]
+	mi := &file_agent_api_agent_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1132,7 +1192,7 @@ func (x *DeleteContainerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteContainerRequest.ProtoReflect.Descriptor instead.
 func (*DeleteContainerRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_agent_proto_rawDescGZIP(), []int{17}
+	return file_agent_api_agent_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *DeleteContainerRequest) GetId() string {
@@ -1150,7 +1210,7 @@ type StatsRequest struct {
 
 func (x *StatsRequest) Reset() {
 	*x = StatsRequest{}
-	mi := &file_agent_api_agent_proto_msgTypes[18]
+	mi := &file_agent_api_agent_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1162,7 +1222,7 @@ func (x *StatsRequest) String() string {
 func (*StatsRequest) ProtoMessage() {}
 
 func (x *StatsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_agent_proto_msgTypes[18]
+	mi := &file_agent_api_agent_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1175,7 +1235,7 @@ func (x *StatsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatsRequest.ProtoReflect.Descriptor instead.
 func (*StatsRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_agent_proto_rawDescGZIP(), []int{18}
+	return file_agent_api_agent_proto_rawDescGZIP(), []int{19}
 }
 
 type StatsResponse struct {
@@ -1189,7 +1249,7 @@ type StatsResponse struct {
 
 func (x *StatsResponse) Reset() {
 	*x = StatsResponse{}
-	mi := &file_agent_api_agent_proto_msgTypes[19]
+	mi := &file_agent_api_agent_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1201,7 +1261,7 @@ func (x *StatsResponse) String() string {
 func (*StatsResponse) ProtoMessage() {}
 
 func (x *StatsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_agent_proto_msgTypes[19]
+	mi := &file_agent_api_agent_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1214,7 +1274,7 @@ func (x *StatsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatsResponse.ProtoReflect.Descriptor instead.
 func (*StatsResponse) Descriptor() ([]byte, []int) {
-	return file_agent_api_agent_proto_rawDescGZIP(), []int{19}
+	return file_agent_api_agent_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *StatsResponse) GetMemTotal() uint64 {
@@ -1321,14 +1381,19 @@ const file_agent_api_agent_proto_rawDesc = "" +
 	"\x04comm\x18\x05 \x01(\tR\x04comm\x12\x12\n" +
 	"\x04args\x18\x06 \x01(\tR\x04args\"I\n" +
 	"\x11ProcessesResponse\x124\n" +
-	"\tprocesses\x18\x01 \x03(\v2\x16.runv.agent.v1.ProcessR\tprocesses\"(\n" +
+	"\tprocesses\x18\x01 \x03(\v2\x16.runv.agent.v1.ProcessR\tprocesses\"V\n" +
+	"\rFreezeRequest\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x16\n" +
+	"\x06frozen\x18\x02 \x01(\bR\x06frozen\x12\x1d\n" +
+	"\n" +
+	"unix_nanos\x18\x03 \x01(\x03R\tunixNanos\"(\n" +
 	"\x16DeleteContainerRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\"\x0e\n" +
 	"\fStatsRequest\"n\n" +
 	"\rStatsResponse\x12\x1b\n" +
 	"\tmem_total\x18\x01 \x01(\x04R\bmemTotal\x12#\n" +
 	"\rmem_available\x18\x02 \x01(\x04R\fmemAvailable\x12\x1b\n" +
-	"\tagent_rss\x18\x03 \x01(\x04R\bagentRss2\xe9\x05\n" +
+	"\tagent_rss\x18\x03 \x01(\x04R\bagentRss2\xa7\x06\n" +
 	"\x05Agent\x12N\n" +
 	"\tConfigure\x12\x1f.runv.agent.v1.ConfigureRequest\x1a .runv.agent.v1.ConfigureResponse\x12`\n" +
 	"\x0fCreateContainer\x12%.runv.agent.v1.CreateContainerRequest\x1a&.runv.agent.v1.CreateContainerResponse\x12L\n" +
@@ -1337,7 +1402,8 @@ const file_agent_api_agent_proto_rawDesc = "" +
 	"\x06Signal\x12\x1c.runv.agent.v1.SignalRequest\x1a\x14.runv.agent.v1.Empty\x12<\n" +
 	"\x06Resize\x12\x1c.runv.agent.v1.ResizeRequest\x1a\x14.runv.agent.v1.Empty\x12?\n" +
 	"\x04Wait\x12\x1a.runv.agent.v1.WaitRequest\x1a\x1b.runv.agent.v1.WaitResponse\x12N\n" +
-	"\tProcesses\x12\x1f.runv.agent.v1.ProcessesRequest\x1a .runv.agent.v1.ProcessesResponse\x12N\n" +
+	"\tProcesses\x12\x1f.runv.agent.v1.ProcessesRequest\x1a .runv.agent.v1.ProcessesResponse\x12<\n" +
+	"\x06Freeze\x12\x1c.runv.agent.v1.FreezeRequest\x1a\x14.runv.agent.v1.Empty\x12N\n" +
 	"\x0fDeleteContainer\x12%.runv.agent.v1.DeleteContainerRequest\x1a\x14.runv.agent.v1.Empty\x12B\n" +
 	"\x05Stats\x12\x1b.runv.agent.v1.StatsRequest\x1a\x1c.runv.agent.v1.StatsResponseB\x10Z\x0erunv/agent/apib\x06proto3"
 
@@ -1353,7 +1419,7 @@ func file_agent_api_agent_proto_rawDescGZIP() []byte {
 	return file_agent_api_agent_proto_rawDescData
 }
 
-var file_agent_api_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
+var file_agent_api_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
 var file_agent_api_agent_proto_goTypes = []any{
 	(*Empty)(nil),                   // 0: runv.agent.v1.Empty
 	(*ConfigureRequest)(nil),        // 1: runv.agent.v1.ConfigureRequest
@@ -1372,9 +1438,10 @@ var file_agent_api_agent_proto_goTypes = []any{
 	(*ProcessesRequest)(nil),        // 14: runv.agent.v1.ProcessesRequest
 	(*Process)(nil),                 // 15: runv.agent.v1.Process
 	(*ProcessesResponse)(nil),       // 16: runv.agent.v1.ProcessesResponse
-	(*DeleteContainerRequest)(nil),  // 17: runv.agent.v1.DeleteContainerRequest
-	(*StatsRequest)(nil),            // 18: runv.agent.v1.StatsRequest
-	(*StatsResponse)(nil),           // 19: runv.agent.v1.StatsResponse
+	(*FreezeRequest)(nil),           // 17: runv.agent.v1.FreezeRequest
+	(*DeleteContainerRequest)(nil),  // 18: runv.agent.v1.DeleteContainerRequest
+	(*StatsRequest)(nil),            // 19: runv.agent.v1.StatsRequest
+	(*StatsResponse)(nil),           // 20: runv.agent.v1.StatsResponse
 }
 var file_agent_api_agent_proto_depIdxs = []int32{
 	3,  // 0: runv.agent.v1.CreateContainerRequest.trees:type_name -> runv.agent.v1.Tree
@@ -1389,20 +1456,22 @@ var file_agent_api_agent_proto_depIdxs = []int32{
 	11, // 9: runv.agent.v1.Agent.Resize:input_type -> runv.agent.v1.ResizeRequest
 	12, // 10: runv.agent.v1.Agent.Wait:input_type -> runv.agent.v1.WaitRequest
 	14, // 11: runv.agent.v1.Agent.Processes:input_type -> runv.agent.v1.ProcessesRequest
-	17, // 12: runv.agent.v1.Agent.DeleteContainer:input_type -> runv.agent.v1.DeleteContainerRequest
-	18, // 13: runv.agent.v1.Agent.Stats:input_type -> runv.agent.v1.StatsRequest
-	2,  // 14: runv.agent.v1.Agent.Configure:output_type -> runv.agent.v1.ConfigureResponse
-	6,  // 15: runv.agent.v1.Agent.CreateContainer:output_type -> runv.agent.v1.CreateContainerResponse
-	0,  // 16: runv.agent.v1.Agent.StartContainer:output_type -> runv.agent.v1.Empty
-	9,  // 17: runv.agent.v1.Agent.Exec:output_type -> runv.agent.v1.ExecResponse
-	0,  // 18: runv.agent.v1.Agent.Signal:output_type -> runv.agent.v1.Empty
-	0,  // 19: runv.agent.v1.Agent.Resize:output_type -> runv.agent.v1.Empty
-	13, // 20: runv.agent.v1.Agent.Wait:output_type -> runv.agent.v1.WaitResponse
-	16, // 21: runv.agent.v1.Agent.Processes:output_type -> runv.agent.v1.ProcessesResponse
-	0,  // 22: runv.agent.v1.Agent.DeleteContainer:output_type -> runv.agent.v1.Empty
-	19, // 23: runv.agent.v1.Agent.Stats:output_type -> runv.agent.v1.StatsResponse
-	14, // [14:24] is the sub-list for method output_type
-	4,  // [4:14] is the sub-list for method input_type
+	17, // 12: runv.agent.v1.Agent.Freeze:input_type -> runv.agent.v1.FreezeRequest
+	18, // 13: runv.agent.v1.Agent.DeleteContainer:input_type -> runv.agent.v1.DeleteContainerRequest
+	19, // 14: runv.agent.v1.Agent.Stats:input_type -> runv.agent.v1.StatsRequest
+	2,  // 15: runv.agent.v1.Agent.Configure:output_type -> runv.agent.v1.ConfigureResponse
+	6,  // 16: runv.agent.v1.Agent.CreateContainer:output_type -> runv.agent.v1.CreateContainerResponse
+	0,  // 17: runv.agent.v1.Agent.StartContainer:output_type -> runv.agent.v1.Empty
+	9,  // 18: runv.agent.v1.Agent.Exec:output_type -> runv.agent.v1.ExecResponse
+	0,  // 19: runv.agent.v1.Agent.Signal:output_type -> runv.agent.v1.Empty
+	0,  // 20: runv.agent.v1.Agent.Resize:output_type -> runv.agent.v1.Empty
+	13, // 21: runv.agent.v1.Agent.Wait:output_type -> runv.agent.v1.WaitResponse
+	16, // 22: runv.agent.v1.Agent.Processes:output_type -> runv.agent.v1.ProcessesResponse
+	0,  // 23: runv.agent.v1.Agent.Freeze:output_type -> runv.agent.v1.Empty
+	0,  // 24: runv.agent.v1.Agent.DeleteContainer:output_type -> runv.agent.v1.Empty
+	20, // 25: runv.agent.v1.Agent.Stats:output_type -> runv.agent.v1.StatsResponse
+	15, // [15:26] is the sub-list for method output_type
+	4,  // [4:15] is the sub-list for method input_type
 	4,  // [4:4] is the sub-list for extension type_name
 	4,  // [4:4] is the sub-list for extension extendee
 	0,  // [0:4] is the sub-list for field type_name
@@ -1419,7 +1488,7 @@ func file_agent_api_agent_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_agent_api_agent_proto_rawDesc), len(file_agent_api_agent_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   20,
+			NumMessages:   21,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

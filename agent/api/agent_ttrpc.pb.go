@@ -16,6 +16,7 @@ type AgentService interface {
 	Resize(context.Context, *ResizeRequest) (*Empty, error)
 	Wait(context.Context, *WaitRequest) (*WaitResponse, error)
 	Processes(context.Context, *ProcessesRequest) (*ProcessesResponse, error)
+	Freeze(context.Context, *FreezeRequest) (*Empty, error)
 	DeleteContainer(context.Context, *DeleteContainerRequest) (*Empty, error)
 	Stats(context.Context, *StatsRequest) (*StatsResponse, error)
 }
@@ -78,6 +79,13 @@ func RegisterAgentService(srv *ttrpc.Server, svc AgentService) {
 					return nil, err
 				}
 				return svc.Processes(ctx, &req)
+			},
+			"Freeze": func(ctx context.Context, unmarshal func(interface{}) error) (interface{}, error) {
+				var req FreezeRequest
+				if err := unmarshal(&req); err != nil {
+					return nil, err
+				}
+				return svc.Freeze(ctx, &req)
 			},
 			"DeleteContainer": func(ctx context.Context, unmarshal func(interface{}) error) (interface{}, error) {
 				var req DeleteContainerRequest
@@ -166,6 +174,14 @@ func (c *agentClient) Wait(ctx context.Context, req *WaitRequest) (*WaitResponse
 func (c *agentClient) Processes(ctx context.Context, req *ProcessesRequest) (*ProcessesResponse, error) {
 	var resp ProcessesResponse
 	if err := c.client.Call(ctx, "runv.agent.v1.Agent", "Processes", req, &resp); err != nil {
+		return nil, err
+	}
+	return &resp, nil
+}
+
+func (c *agentClient) Freeze(ctx context.Context, req *FreezeRequest) (*Empty, error) {
+	var resp Empty
+	if err := c.client.Call(ctx, "runv.agent.v1.Agent", "Freeze", req, &resp); err != nil {
 		return nil, err
 	}
 	return &resp, nil

@@ -3,7 +3,6 @@
 package cgroup
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -184,35 +183,6 @@ func (g *Group) Procs() ([]int, error) {
 		return nil
 	})
 	return pids, err
-}
-
-// WaitEmpty waits until no process is in the cgroup or below it.
-func (g *Group) WaitEmpty(ctx context.Context) error {
-	f, err := os.Open(g.dir + "/cgroup.events")
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	var b [256]byte
-	for {
-		n, err := f.ReadAt(b[:], 0)
-		if n == 0 && err != nil {
-			return nil // ENODEV: removed
-		}
-		if strings.Contains(string(b[:n]), "populated 0") {
-			return nil
-		}
-		if err := ctx.Err(); err != nil {
-			return fmt.Errorf("wait for the end of cgroup %s: %w", g.Path, err)
-		}
-		// A change of the file is an exceptional condition (cgroup-v2.rst,
-		// "cgroup.events"). The timeout lets ctx be looked at.
-		p := [1]unix.PollFd{{Fd: int32(f.Fd()), Events: unix.POLLPRI}}
-		_, _ = unix.Poll(p[:], 100)
-	}
 }
 
 // OOMKilled says whether the kernel has killed a process of the cgroup for want

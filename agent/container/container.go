@@ -121,6 +121,11 @@ func (c *Container) signalAll(sig unix.Signal) error {
 	return nil
 }
 
+// Freeze stops all processes of the container, or lets them go on.
+func (c *Container) Freeze(ctx context.Context, frozen bool) error {
+	return c.group.Freeze(ctx, frozen)
+}
+
 // Resize sets the size of a process's terminal, or that which it will have.
 func (c *Container) Resize(execID string, rows, cols uint32) error {
 	r, w, err := windowSize(rows, cols, 0, 0)

@@ -15,6 +15,7 @@ type Agent interface {
 	Resize(context.Context, *ResizeRequest) (*Empty, error)
 	Wait(context.Context, *WaitRequest) (*WaitResponse, error)
 	Processes(context.Context, *ProcessesRequest) (*ProcessesResponse, error)
+	Freeze(context.Context, *FreezeRequest) (*Empty, error)
 	DeleteContainer(context.Context, *DeleteContainerRequest) (*Empty, error)
 	Stats(context.Context, *StatsRequest) (*StatsResponse, error)
 }
@@ -38,6 +39,8 @@ func dispatch(ctx context.Context, a Agent, method string, payload []byte) ([]by
 		return call(ctx, payload, a.Wait)
 	case "Processes":
 		return call(ctx, payload, a.Processes)
+	case "Freeze":
+		return call(ctx, payload, a.Freeze)
 	case "DeleteContainer":
 		return call(ctx, payload, a.DeleteContainer)
 	case "Stats":

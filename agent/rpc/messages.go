@@ -128,6 +128,13 @@ type ProcessesResponse struct {
 	Processes List[Process, *Process]
 }
 
+// FreezeRequest is the message of that name.
+type FreezeRequest struct {
+	Id        string
+	Frozen    bool
+	UnixNanos int64
+}
+
 // DeleteContainerRequest is the message of that name.
 type DeleteContainerRequest struct {
 	Id string
@@ -190,6 +197,7 @@ func (m *Process) fields() []any {
 
 func (m *ProcessesResponse) fields() []any { return []any{1: &m.Processes} }
 
+func (m *FreezeRequest) fields() []any          { return []any{1: &m.Id, 2: &m.Frozen, 3: &m.UnixNanos} }
 func (m *DeleteContainerRequest) fields() []any { return []any{1: &m.Id} }
 
 func (*StatsRequest) fields() []any { return nil }

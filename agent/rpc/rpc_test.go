@@ -30,7 +30,7 @@ var pairs = []struct {
 	{&CreateContainerRequest{}, &api.CreateContainerRequest{}}, {&CreateContainerResponse{}, &api.CreateContainerResponse{}},
 	{&StartContainerRequest{}, &api.StartContainerRequest{}},
 	{&ExecRequest{}, &api.ExecRequest{}}, {&ExecResponse{}, &api.ExecResponse{}},
-	{&SignalRequest{}, &api.SignalRequest{}}, {&ResizeRequest{}, &api.ResizeRequest{}},
+	{&FreezeRequest{}, &api.FreezeRequest{}}, {&SignalRequest{}, &api.SignalRequest{}}, {&ResizeRequest{}, &api.ResizeRequest{}},
 	{&WaitRequest{}, &api.WaitRequest{}}, {&WaitResponse{}, &api.WaitResponse{}},
 	{&ProcessesRequest{}, &api.ProcessesRequest{}}, {&ProcessesResponse{}, &api.ProcessesResponse{}},
 	{&DeleteContainerRequest{}, &api.DeleteContainerRequest{}},

@@ -60,6 +60,18 @@ func (c *Client) Signal(ctx context.Context, sig int, all bool) error {
 	return err
 }
 
+// Pause stops the container, and the VM. state.ErrNotRunning.
+func (c *Client) Pause(ctx context.Context) error {
+	_, err := c.call(ctx, message{Type: typePause})
+	return err
+}
+
+// Resume undoes a Pause. state.ErrNotPaused.
+func (c *Client) Resume(ctx context.Context) error {
+	_, err := c.call(ctx, message{Type: typeResume})
+	return err
+}
+
 // Processes lists the processes in the guest.
 func (c *Client) Processes(ctx context.Context) ([]Process, error) {
 	m, err := c.call(ctx, message{Type: typeProcesses})

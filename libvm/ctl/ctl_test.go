@@ -31,6 +31,12 @@ func TestCalls(t *testing.T) {
 	if err := c.Signal(ctx, 99, false); err == nil || err.Error() != "odd signal" {
 		t.Errorf("got %v", err)
 	}
+	if err := c.Pause(ctx); err != nil {
+		t.Error(err)
+	}
+	if err := c.Resume(ctx); !errors.Is(err, state.ErrNotPaused) {
+		t.Errorf("resume: got %v", err)
+	}
 	ps, err := c.Processes(ctx)
 	if err != nil {
 		t.Fatal(err)
@@ -38,7 +44,7 @@ func TestCalls(t *testing.T) {
 	if diff := cmp.Diff([]Process{{PID: 300, ContainerPID: 1, UID: 5, Comm: "sh", Args: "sh -c x"}}, ps); diff != "" {
 		t.Error(diff)
 	}
-	if diff := cmp.Diff([]string{"signal 15 true", "signal 99 false"}, f.calls); diff != "" {
+	if diff := cmp.Diff([]string{"signal 15 true", "signal 99 false", "pause"}, f.calls); diff != "" {
 		t.Error(diff)
 	}
 	if pid, err := c.MonitorPID(); err != nil || pid != os.Getpid() {

@@ -50,6 +50,13 @@ func (f *fake) Signal(_ context.Context, sig int, all bool) error {
 	return nil
 }
 
+func (f *fake) Pause(context.Context) error {
+	f.note("pause")
+	return nil
+}
+
+func (f *fake) Resume(context.Context) error { return state.ErrNotPaused }
+
 func (f *fake) Processes(context.Context) ([]Process, error) {
 	return []Process{{PID: 300, ContainerPID: 1, UID: 5, Comm: "sh", Args: "sh -c x"}}, nil
 }

@@ -25,6 +25,10 @@ type Handler interface {
 	// Signal sends a signal to the first process, or to all of the container.
 	// state.ErrNotRunning.
 	Signal(ctx context.Context, sig int, all bool) error
+	// Pause stops the container, and the VM. state.ErrNotRunning.
+	Pause(ctx context.Context) error
+	// Resume undoes a Pause. state.ErrNotPaused.
+	Resume(ctx context.Context) error
 	// Exec runs a further process, and returns once it exec'd in the guest.
 	// The context ends when the client hangs up.
 	Exec(ctx context.Context, r ExecRequest) (ExecSession, error)
@@ -160,6 +164,10 @@ func serveConn(ctx, calls context.Context, c *net.UnixConn, h Handler) {
 			err = h.Start(calls)
 		case typeSignal:
 			err = h.Signal(calls, m.Signal, m.All)
+		case typePause:
+			err = h.Pause(calls)
+		case typeResume:
+			err = h.Resume(calls)
 		case typeProcesses:
 			answer.Processes, err = h.Processes(calls)
 		default:

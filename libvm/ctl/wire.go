@@ -5,7 +5,7 @@
 // file descriptors travel with the length (SCM_RIGHTS).
 //
 //	command                            monitor
-//	   | -- start | signal | processes --> |
+//	   | -- start | signal | pause … ----> |
 //	   | <------------- ok | error ------- |      and so on, until hang-up
 //	   |                                   |
 //	   | -- exec + 3 fds or 1 tty -------> |
@@ -43,6 +43,8 @@ const (
 	typeStart     = "start"
 	typeSignal    = "signal"
 	typeProcesses = "processes"
+	typePause     = "pause"
+	typeResume    = "resume"
 	typeExec      = "exec"
 	typeResize    = "resize"
 	typeOK        = "ok"
@@ -219,7 +221,7 @@ func unexpected(err error) error {
 
 // remoteError gives the words of the other side their sentinel back.
 func remoteError(words string) error {
-	for _, err := range []error{state.ErrRunning, state.ErrStopped, state.ErrNotRunning, state.ErrNotExist} {
+	for _, err := range []error{state.ErrRunning, state.ErrStopped, state.ErrNotRunning, state.ErrNotPaused, state.ErrNotExist} {
 		if words == err.Error() {
 			return err
 		}

@@ -201,6 +201,24 @@ func (m *fake) Signal(_ context.Context, sig int, _ bool) error {
 	return m.cmd.Process.Signal(unix.Signal(sig))
 }
 
+func (m *fake) Pause(context.Context) error {
+	return m.turn(state.Running, state.Paused, state.ErrNotRunning)
+}
+
+func (m *fake) Resume(context.Context) error {
+	return m.turn(state.Paused, state.Running, state.ErrNotPaused)
+}
+
+// turn only changes the status.
+func (m *fake) turn(from, to state.Status, failed error) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.status != from {
+		return failed
+	}
+	return m.save(to)
+}
+
 func (m *fake) Processes(context.Context) ([]ctl.Process, error) {
 	return []ctl.Process{
 		{PID: 90, PPID: 1, ContainerPID: 1, Comm: "sleep", Args: "/bin/sleep 100"},

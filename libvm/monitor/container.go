@@ -32,8 +32,10 @@ type container struct {
 	created time.Time
 	relay   *relay
 
-	starting sync.Mutex // one Start at a time
-	killed   sync.Once  // by a SIGKILL
+	starting sync.Mutex // one Start, Pause or Resume at a time
+	vcpus    stopper
+	paused   state.Status // what it was before it was paused
+	killed   sync.Once    // by a SIGKILL
 
 	mu       sync.Mutex
 	status   state.Status
@@ -211,20 +213,31 @@ func (c *container) Signal(ctx context.Context, sig int, all bool) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, answerTime)
 	defer cancel()
-	_, err := c.agent().Signal(ctx, &api.SignalRequest{Id: c.monitor.launch.ID, Signal: uint32(sig), All: all})
+	err := c.vcpus.while(func() error {
+		_, err := c.agent().Signal(ctx, &api.SignalRequest{Id: c.monitor.launch.ID, Signal: uint32(sig), All: all})
+		if err != nil || sig != int(unix.SIGKILL) {
+			return guest.Error(err)
+		}
+		// It ends also what is paused.
+		return c.vcpus.set(false)
+	})
 	if err == nil && sig == int(unix.SIGKILL) {
 		c.killed.Do(func() { go c.relay.expire(unreadTime) })
 	}
-	return guest.Error(err)
+	return err
 }
 
 // Processes lists what runs in the container.
 func (c *container) Processes(ctx context.Context) ([]ctl.Process, error) {
 	ctx, cancel := context.WithTimeout(ctx, answerTime)
 	defer cancel()
-	r, err := c.agent().Processes(ctx, &api.ProcessesRequest{Id: c.monitor.launch.ID})
+	var r *api.ProcessesResponse
+	err := c.vcpus.while(func() (err error) {
+		r, err = c.agent().Processes(ctx, &api.ProcessesRequest{Id: c.monitor.launch.ID})
+		return guest.Error(err)
+	})
 	if err != nil {
-		return nil, guest.Error(err)
+		return nil, err
 	}
 	ps := make([]ctl.Process, 0, len(r.Processes))
 	for _, p := range r.Processes {

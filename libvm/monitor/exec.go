@@ -50,10 +50,14 @@ func (c *container) Exec(ctx context.Context, r ctl.ExecRequest) (ctl.ExecSessio
 	}
 	// The agent finishes what it began, and does not hear of a client that goes
 	// meanwhile: only its answer says whether there is a process to end.
-	resp, err := c.agent().Exec(context.WithoutCancel(ctx), req)
+	var resp *api.ExecResponse
+	err = c.vcpus.while(func() (err error) {
+		resp, err = c.agent().Exec(context.WithoutCancel(ctx), req)
+		return guest.Error(err)
+	})
 	if err != nil {
 		s.forget()
-		return nil, c.explain(ctx, guest.Error(err))
+		return nil, c.explain(ctx, err)
 	}
 	s.pid = int(resp.Pid)
 	if err := ctx.Err(); err != nil {
@@ -101,16 +105,25 @@ func (s *session) PID() int { return s.pid }
 func (s *session) Signal(ctx context.Context, sig int) error {
 	ctx, cancel := context.WithTimeout(ctx, answerTime)
 	defer cancel()
-	_, err := s.container.agent().Signal(ctx, &api.SignalRequest{Id: s.container.monitor.launch.ID, ExecId: s.id, Signal: uint32(sig)})
-	return guest.Error(err)
+	return s.call(func(a api.AgentService) error {
+		_, err := a.Signal(ctx, &api.SignalRequest{Id: s.container.monitor.launch.ID, ExecId: s.id, Signal: uint32(sig)})
+		return err
+	})
 }
 
 // Resize sets the window size of the process's terminal.
 func (s *session) Resize(ctx context.Context, rows, cols uint16) error {
 	ctx, cancel := context.WithTimeout(ctx, answerTime)
 	defer cancel()
-	_, err := s.container.agent().Resize(ctx, &api.ResizeRequest{Id: s.container.monitor.launch.ID, ExecId: s.id, Rows: uint32(rows), Cols: uint32(cols)})
-	return guest.Error(err)
+	return s.call(func(a api.AgentService) error {
+		_, err := a.Resize(ctx, &api.ResizeRequest{Id: s.container.monitor.launch.ID, ExecId: s.id, Rows: uint32(rows), Cols: uint32(cols)})
+		return err
+	})
+}
+
+// call asks the agent something that it answers at once.
+func (s *session) call(f func(api.AgentService) error) error {
+	return s.container.vcpus.while(func() error { return guest.Error(f(s.container.agent())) })
 }
 
 // Wait returns the exit status once the process has ended and what it wrote

@@ -276,7 +276,7 @@ func (m *monitor) prepareView(context.Context) (err error) {
 	if err := m.view.Pivot(); err != nil {
 		return err
 	}
-	m.container = &container{monitor: m, self: self, sessions: map[*session]bool{}}
+	m.container = &container{monitor: m, self: self, vcpus: stopper{vm: m.machine.vm}, sessions: map[*session]bool{}}
 	return dropCapabilities(kept | forConfine)
 }
 

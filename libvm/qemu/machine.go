@@ -1,6 +1,7 @@
 package qemu
 
 import (
+	"fmt"
 	"os"
 	"strings"
 
@@ -20,6 +21,33 @@ func (m *machine) note(reason string) {
 
 // PID returns QEMU's process id.
 func (m *machine) PID() int { return m.cmd.Process.Pid }
+
+// Pause stops QEMU as a whole; see vm.VM. The "stop" of QMP would stop the
+// devices, too, and to a backend of vhost-user that looks as if the guest had
+// reset them, with all of its connections.
+func (m *machine) Pause() error {
+	if err := m.cmd.Process.Signal(unix.SIGSTOP); err != nil {
+		return fmt.Errorf("stop qemu: %w", err)
+	}
+	for {
+		// It returns once all threads have stopped, or QEMU was reaped.
+		err := unix.Waitid(unix.P_PID, m.PID(), nil, unix.WSTOPPED, nil)
+		if err == unix.EINTR {
+			continue
+		} else if err != nil {
+			return fmt.Errorf("wait until qemu stops: %w", err)
+		}
+		return nil
+	}
+}
+
+// Resume undoes a Pause.
+func (m *machine) Resume() error {
+	if err := m.cmd.Process.Signal(unix.SIGCONT); err != nil {
+		return fmt.Errorf("continue qemu: %w", err)
+	}
+	return nil
+}
 
 // cpuclockSched is CPUCLOCK_SCHED of the kernel's include/linux/
 // posix-timers_types.h: the process clock that counts what was really run.

@@ -38,7 +38,7 @@ func dialQMP(run *os.File) (mon *qmp.SocketMonitor, inherit *os.File, err error)
 	return mon, inherit, nil
 }
 
-// watch reads QEMU's events until it ends, and passes on what they say of the
+// watchQMP reads QEMU's events until it ends, and passes on what they say of the
 // reason for that end.
 func watchQMP(ctx context.Context, mon *qmp.SocketMonitor, note func(reason string)) {
 	stop := context.AfterFunc(ctx, func() { mon.Disconnect() })

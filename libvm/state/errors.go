@@ -16,6 +16,8 @@ var (
 	ErrRunning = errors.New("cannot start an already running container")
 	// ErrStopped is the answer to a start after the end.
 	ErrStopped = errors.New("cannot start a container that has stopped")
+	// ErrNotPaused is the answer to a resume of a container that runs.
+	ErrNotPaused = errors.New("container not paused")
 	// ErrNotRunning is the answer to a signal for a workload that has ended.
 	ErrNotRunning = errors.New("container not running")
 )

@@ -84,6 +84,11 @@ type VM interface {
 	Console() []byte
 	// CPUTime returns the CPU time that the VM has used so far, in ns.
 	CPUTime() (int64, error)
+	// Pause stops all vCPUs and returns when none of them executes the guest;
+	// what an exit to a device began is complete then. Each Pause wants its Resume.
+	Pause() error
+	// Resume undoes a Pause.
+	Resume() error
 	// Close ends the VM at once, if it still runs, waits for everything that
 	// belonged to it, and frees it. It may be called more than once.
 	Close() error

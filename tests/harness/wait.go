@@ -1,7 +1,10 @@
 package harness
 
 import (
+	"bytes"
 	"os"
+	"strconv"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -75,4 +78,27 @@ func Within(t testing.TB, limit time.Duration, what string, holds func() bool) {
 		}
 		time.Sleep(10 * time.Millisecond)
 	}
+}
+
+// CPUTime is what a process and those below it have used, to the 10 ms of
+// /proc/pid/stat.
+func CPUTime(t testing.TB, pid int) time.Duration {
+	t.Helper()
+	ticks := 0
+	for _, p := range append(Descendants(pid), Proc{PID: pid}) {
+		data, err := os.ReadFile("/proc/" + strconv.Itoa(p.PID) + "/stat")
+		if err != nil {
+			continue // it has ended
+		}
+		// The name may have spaces. utime is field 14, the state behind it 3.
+		f := strings.Fields(string(data[bytes.LastIndexByte(data, ')')+1:]))
+		for _, field := range f[14-3 : 16-3] {
+			n, err := strconv.Atoi(field)
+			if err != nil {
+				t.Fatal(err)
+			}
+			ticks += n
+		}
+	}
+	return time.Duration(ticks) * 10 * time.Millisecond
 }
