@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -12,6 +11,7 @@ import (
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 
+	"runv/libvm/bounded"
 	"runv/libvm/bundle"
 )
 
@@ -55,12 +55,9 @@ func readProcess(path string) (*specs.Process, error) {
 		return nil, err
 	}
 	defer f.Close()
-	b, err := io.ReadAll(io.LimitReader(f, maxProcess+1))
+	b, err := bounded.Read(f, path, maxProcess)
 	if err != nil {
 		return nil, err
-	}
-	if len(b) > maxProcess {
-		return nil, fmt.Errorf("%s is larger than %d bytes", path, maxProcess)
 	}
 	return bundle.ParseProcess(b)
 }

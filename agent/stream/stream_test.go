@@ -54,6 +54,67 @@ func pipe(t *testing.T, reads bool) (process, ours *os.File) {
 	return process, ours
 }
 
+func openPty(t *testing.T) (master, slave *os.File) {
+	t.Helper()
+	m, err := unix.Open("/dev/ptmx", unix.O_RDWR|unix.O_NOCTTY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	if err != nil {
+		t.Skipf("no pty: %v (try: mount devpts)", err)
+	}
+	if err := unix.IoctlSetPointerInt(m, unix.TIOCSPTLCK, 0); err != nil {
+		t.Fatal(err)
+	}
+	fd, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(m), unix.TIOCGPTPEER, unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC)
+	if errno != 0 {
+		t.Fatal(errno)
+	}
+	return os.NewFile(uintptr(m), "master"), os.NewFile(fd, "slave")
+}
+
+// newInput returns an Input between the host's end and the process's.
+func newInput(t *testing.T) (*net.UnixConn, *Input, *os.File) {
+	t.Helper()
+	var b Buffers
+	a, host := pair(t)
+	process, ours := pipe(t, true)
+	in, err := b.NewInput(a, ours)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return host, in, process
+}
+
+// newOutput returns an Output between the host's end and the process's.
+func newOutput(t *testing.T) (*net.UnixConn, *Output, *os.File) {
+	t.Helper()
+	var b Buffers
+	a, host := pair(t)
+	process, ours := pipe(t, false)
+	o, err := b.NewOutput(a, ours)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return host, o, process
+}
+
+// newTerminal returns a Terminal between the host's end and the process's.
+func newTerminal(t *testing.T) (*net.UnixConn, *Terminal, *os.File) {
+	t.Helper()
+	var b Buffers
+	a, host := pair(t)
+	master, slave := openPty(t)
+	fd, err := unix.Dup(int(slave.Fd()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	process := os.NewFile(uintptr(fd), "process")
+	t.Cleanup(func() { process.Close() })
+	term, err := b.NewTerminal(a, master, slave)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return host, term, process
+}
+
 func await(t *testing.T, c <-chan struct{}, what string) {
 	t.Helper()
 	select {
@@ -96,13 +157,7 @@ func FuzzOpen(f *testing.F) {
 }
 
 func TestInput(t *testing.T) {
-	var b Buffers
-	a, host := pair(t)
-	process, ours := pipe(t, true)
-	in, err := b.NewInput(a, ours)
-	if err != nil {
-		t.Fatal(err)
-	}
+	host, in, process := newInput(t)
 	data := bytes.Repeat([]byte("x"), 300<<10) // more than the pipe and a buffer hold
 	go func() {
 		_, _ = host.Write(data)
@@ -118,13 +173,7 @@ func TestInput(t *testing.T) {
 
 // A process that does not read any more ends the stream for the host, too.
 func TestInputNotRead(t *testing.T) {
-	var b Buffers
-	a, host := pair(t)
-	process, ours := pipe(t, true)
-	in, err := b.NewInput(a, ours)
-	if err != nil {
-		t.Fatal(err)
-	}
+	host, in, process := newInput(t)
 	process.Close()
 	if _, err := host.Write([]byte("x")); err != nil {
 		t.Fatal(err)
@@ -136,13 +185,7 @@ func TestInputNotRead(t *testing.T) {
 }
 
 func TestOutput(t *testing.T) {
-	var b Buffers
-	a, host := pair(t)
-	process, ours := pipe(t, false)
-	o, err := b.NewOutput(a, ours)
-	if err != nil {
-		t.Fatal(err)
-	}
+	host, o, process := newOutput(t)
 	data := bytes.Repeat([]byte("y"), 300<<10)
 	go func() {
 		_, _ = process.Write(data)
@@ -162,13 +205,7 @@ func TestOutput(t *testing.T) {
 
 // What is still in the pipe counts as written, while the host takes nothing.
 func TestWrittenCountsThePipe(t *testing.T) {
-	var b Buffers
-	a, host := pair(t)
-	process, ours := pipe(t, false)
-	o, err := b.NewOutput(a, ours)
-	if err != nil {
-		t.Fatal(err)
-	}
+	host, o, process := newOutput(t)
 	if err := unix.SetNonblock(int(process.Fd()), true); err != nil {
 		t.Fatal(err)
 	}
@@ -201,13 +238,7 @@ func TestWrittenCountsThePipe(t *testing.T) {
 
 // The host's reader goes away while the process is silent.
 func TestOutputReaderGone(t *testing.T) {
-	var b Buffers
-	a, host := pair(t)
-	process, ours := pipe(t, false)
-	o, err := b.NewOutput(a, ours)
-	if err != nil {
-		t.Fatal(err)
-	}
+	host, o, process := newOutput(t)
 	host.Close()
 	await(t, o.Done(), "end")
 	if _, err := unix.Write(int(process.Fd()), []byte("x")); !errors.Is(err, unix.EPIPE) {
@@ -216,35 +247,8 @@ func TestOutputReaderGone(t *testing.T) {
 	o.Close()
 }
 
-func openPty(t *testing.T) (master, slave *os.File) {
-	t.Helper()
-	m, err := unix.Open("/dev/ptmx", unix.O_RDWR|unix.O_NOCTTY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
-	if err != nil {
-		t.Skipf("no pty: %v (try: mount devpts)", err)
-	}
-	if err := unix.IoctlSetPointerInt(m, unix.TIOCSPTLCK, 0); err != nil {
-		t.Fatal(err)
-	}
-	fd, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(m), unix.TIOCGPTPEER, unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC)
-	if errno != 0 {
-		t.Fatal(errno)
-	}
-	return os.NewFile(uintptr(m), "master"), os.NewFile(fd, "slave")
-}
-
 func TestTerminalSettles(t *testing.T) {
-	var b Buffers
-	a, host := pair(t)
-	master, slave := openPty(t)
-	fd, err := unix.Dup(int(slave.Fd()))
-	if err != nil {
-		t.Fatal(err)
-	}
-	process := os.NewFile(uintptr(fd), "process")
-	term, err := b.NewTerminal(a, master, slave)
-	if err != nil {
-		t.Fatal(err)
-	}
+	host, term, process := newTerminal(t)
 	if err := term.Resize(7, 8); err != nil {
 		t.Fatal(err)
 	}
@@ -273,19 +277,7 @@ func TestTerminalSettles(t *testing.T) {
 }
 
 func TestTerminalHangUp(t *testing.T) {
-	var b Buffers
-	a, host := pair(t)
-	master, slave := openPty(t)
-	fd, err := unix.Dup(int(slave.Fd()))
-	if err != nil {
-		t.Fatal(err)
-	}
-	process := os.NewFile(uintptr(fd), "process")
-	defer process.Close()
-	term, err := b.NewTerminal(a, master, slave)
-	if err != nil {
-		t.Fatal(err)
-	}
+	host, term, process := newTerminal(t)
 	host.Close()
 	await(t, term.Done(), "end")
 	// The master is gone once the read that may be under way has let go of it.

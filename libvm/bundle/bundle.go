@@ -9,13 +9,14 @@ package bundle
 import (
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
+
+	"runv/libvm/bounded"
 )
 
 // configName is the name of the configuration in a bundle.
@@ -83,14 +84,7 @@ func readConfig(path string) ([]byte, error) {
 	if !st.Mode().IsRegular() {
 		return nil, fmt.Errorf("%s is not a regular file", configName)
 	}
-	raw, err := io.ReadAll(io.LimitReader(f, maxConfig+1))
-	if err != nil {
-		return nil, err
-	}
-	if len(raw) > maxConfig {
-		return nil, fmt.Errorf("%s is larger than %d bytes", configName, maxConfig)
-	}
-	return raw, nil
+	return bounded.Read(f, configName, maxConfig)
 }
 
 // check runs all checks, in the order in which runc would complain.

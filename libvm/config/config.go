@@ -13,7 +13,6 @@ package config
 import (
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -22,6 +21,8 @@ import (
 	"strings"
 
 	"github.com/BurntSushi/toml"
+
+	"runv/libvm/bounded"
 )
 
 // DefaultPath is where config.toml is looked for.
@@ -113,14 +114,7 @@ func readFile(path string) ([]byte, error) {
 		return nil, err
 	}
 	defer f.Close() //nolint:errcheck // only read
-	data, err := io.ReadAll(io.LimitReader(f, maxFile+1))
-	if err != nil {
-		return nil, err
-	}
-	if len(data) > maxFile {
-		return nil, fmt.Errorf("%s: larger than %d bytes", path, maxFile)
-	}
-	return data, nil
+	return bounded.Read(f, path, maxFile)
 }
 
 // tomlError drops the library's prefix: the file's name stands there already.

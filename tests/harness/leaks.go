@@ -16,13 +16,13 @@ import (
 // the kernel's work for a pid namespace goes on after its PID 1 was reaped.
 const grace = 5 * time.Second
 
-// world is what tests can leave behind, by name.
-type world map[string]bool
+// Things is what tests can leave behind, by name.
+type Things map[string]bool
 
 // snapshot lists what is there now.
-func snapshot(t testing.TB) world {
+func snapshot(t testing.TB) Things {
 	t.Helper()
-	w := world{}
+	w := Things{}
 	for _, p := range Descendants(os.Getpid()) {
 		w["process "+p.String()] = true
 	}
@@ -40,7 +40,7 @@ func snapshot(t testing.TB) world {
 }
 
 // addTree adds every file below a directory.
-func (w world) addTree(dir string) {
+func (w Things) addTree(dir string) {
 	_ = filepath.WalkDir(dir, func(path string, _ fs.DirEntry, err error) error {
 		if err == nil && path != dir {
 			w["file "+path] = true
@@ -50,17 +50,26 @@ func (w world) addTree(dir string) {
 }
 
 // check reports what a test left, of what was not there before.
-func (w world) check(t testing.TB, r *Runtime) {
+func (w Things) check(t testing.TB, r *Runtime) {
 	t.Helper()
-	var left []string
-	end := time.Now().Add(grace)
-	for {
+	w.Check(t, func() Things {
 		now := snapshot(t)
 		now.addTree(filepath.Join(r.Dir, "tmp"))
 		now.addTree(r.Root)
 		now.addCgroups(filepath.Base(r.Dir))
+		return now
+	})
+}
+
+// Check reports what is there now and is not among w, once what is ending has
+// had the time to.
+func (w Things) Check(t testing.TB, now func() Things) {
+	t.Helper()
+	var left []string
+	end := time.Now().Add(grace)
+	for {
 		left = left[:0]
-		for name := range now {
+		for name := range now() {
 			if !w[name] {
 				left = append(left, name)
 			}
@@ -79,7 +88,7 @@ func (w world) check(t testing.TB, r *Runtime) {
 }
 
 // addCgroups adds the control groups that are named after the test.
-func (w world) addCgroups(name string) {
+func (w Things) addCgroups(name string) {
 	_ = filepath.WalkDir("/sys/fs/cgroup", func(path string, d fs.DirEntry, err error) error {
 		if err == nil && d.IsDir() && strings.Contains(d.Name(), name) {
 			w["cgroup "+path] = true

@@ -92,7 +92,7 @@ func soak(t *testing.T, total, workers int) {
 	if n := failures.Load(); n > 0 {
 		t.Errorf("%d of %d runs failed", n, total)
 	}
-	before.check(t, r)
+	before.Check(t, func() harness.Things { return snapshot(t, r) })
 }
 
 // once runs one container and says what is wrong with what came of it.

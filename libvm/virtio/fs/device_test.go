@@ -118,7 +118,8 @@ func (g *guest) call(opcode uint32, node uint64, arg []byte, reply int) (unix.Er
 	return g.raw(in(m[:sizeofInHeader]), in(m[sizeofInHeader:]), room(sizeofOutHeader), room(reply))
 }
 
-func (g *guest) raw(bufs ...queuetest.Buffer) (unix.Errno, []byte) {
+// serve has the device serve a chain of those buffers that are not empty.
+func (g *guest) serve(bufs ...queuetest.Buffer) ([]queuetest.Buffer, queuetest.Used) {
 	g.t.Helper()
 	var some []queuetest.Buffer
 	for _, b := range bufs {
@@ -131,7 +132,12 @@ func (g *guest) raw(bufs ...queuetest.Buffer) (unix.Errno, []byte) {
 	if err := g.Notify(); err != nil {
 		g.t.Fatal(err)
 	}
-	u := g.Take(g.t, patience)
+	return some, g.Take(g.t, patience)
+}
+
+func (g *guest) raw(bufs ...queuetest.Buffer) (unix.Errno, []byte) {
+	g.t.Helper()
+	some, u := g.serve(bufs...)
 	var out []byte
 	for i, b := range some {
 		if b.Write {

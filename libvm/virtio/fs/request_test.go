@@ -199,19 +199,7 @@ func FuzzRequest(f *testing.F) {
 		}
 		m := g.message(op, node, arg[:min(len(arg), 1<<17)])
 		k := min(int(at), len(m))
-		bufs := []queuetest.Buffer{in(m[:k]), in(m[k:]), room(int(reply % 9)), room(int(reply % (1 << 20)))}
-		var some []queuetest.Buffer
-		for _, b := range bufs {
-			if len(b.Data) > 0 {
-				some = append(some, b)
-			}
-		}
-		g.OfferIndirect(some...)
-		g.WantNext()
-		if err := g.Notify(); err != nil {
-			t.Fatal(err)
-		}
-		g.Take(t, patience)
+		g.serve(in(m[:k]), in(m[k:]), room(int(reply%9)), room(int(reply%(1<<20))))
 		if e, _ := g.call(FUSE_STATFS, 1, nil, 80); e != 0 && op != FUSE_DESTROY && op != FUSE_INIT {
 			t.Errorf("STATFS afterwards: %v", e)
 		}

@@ -24,15 +24,7 @@ func (s *Server) Open(_ <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fus
 	if (write || in.Flags&unix.O_TRUNC != 0) && n.vol.tree.readOnly {
 		return fuse.EROFS
 	}
-	if err := s.roomForFile(); err != nil {
-		return statusOf(err)
-	}
-	p, err := s.hold(n)
-	if err != nil {
-		return statusOf(err)
-	}
-	defer p.release()
-	fd, err := s.openFD(p.fd, int(in.Flags)&openFlags)
+	fd, err := s.openNode(n, int(in.Flags)&openFlags)
 	if err != nil {
 		return statusOf(err)
 	}
@@ -107,27 +99,34 @@ const maxIov = 1024
 
 // Readv reads into dst, which go-fuse has cut to Size.
 func (r *readResult) Readv(dst [][]byte) (int, fuse.Status) {
+	n, err := inPieces(dst, r.off, func(dst [][]byte, off int64) (int, error) { return unix.Preadv(r.f.fd, dst, off) })
+	return n, statusOf(err)
+}
+
+// inPieces moves parts, as many at a time as one system call takes, until there
+// are no more or not all of a piece was moved. That an error came behind the
+// first piece the next request will find out.
+func inPieces(parts [][]byte, off int64, move func(parts [][]byte, off int64) (int, error)) (int, error) {
 	total := 0
-	for len(dst) > 0 {
-		part := dst[:min(len(dst), maxIov)]
-		dst = dst[len(part):]
-		n, err := unix.Preadv(r.f.fd, part, r.off+int64(total))
-		if err == unix.EINTR && total == 0 {
-			dst = append(part[:len(part):len(part)], dst...)
+	for len(parts) > 0 {
+		piece := parts[:min(len(parts), maxIov)]
+		n, err := move(piece, off+int64(total))
+		if err == unix.EINTR {
 			continue
 		}
 		if err != nil {
 			if total > 0 {
 				break
 			}
-			return 0, statusOf(err)
+			return 0, err
 		}
 		total += n
-		if n < size(part) {
+		if n < size(piece) {
 			break
 		}
+		parts = parts[len(piece):]
 	}
-	return total, fuse.OK
+	return total, nil
 }
 
 func size(parts [][]byte) (n int) {
@@ -172,26 +171,10 @@ func (s *Server) Writev(_ <-chan struct{}, in *fuse.WriteIn, data [][]byte) (uin
 	if in.Flags&unix.O_APPEND != 0 && in.WriteFlags&fuse.WRITE_CACHE == 0 {
 		flags = unix.RWF_APPEND
 	}
-	total := 0
-	for len(data) > 0 {
-		part := data[:min(len(data), maxIov)]
-		n, err := unix.Pwritev2(f.fd, part, int64(in.Offset)+int64(total), flags)
-		if err == unix.EINTR {
-			continue
-		}
-		if err != nil {
-			if total > 0 {
-				break
-			}
-			return 0, statusOf(err)
-		}
-		total += n
-		if n < size(part) {
-			break
-		}
-		data = data[len(part):]
-	}
-	return uint32(total), fuse.OK
+	n, err := inPieces(data, int64(in.Offset), func(data [][]byte, off int64) (int, error) {
+		return unix.Pwritev2(f.fd, data, off, flags)
+	})
+	return uint32(n), statusOf(err)
 }
 
 // Flush follows close(2) in the guest, on file systems where it means something.

@@ -41,15 +41,7 @@ func (s *Server) OpenDir(_ <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) 
 	if !n.isDir() {
 		return fuse.ENOTDIR
 	}
-	if err := s.roomForFile(); err != nil {
-		return statusOf(err)
-	}
-	p, err := s.hold(n)
-	if err != nil {
-		return statusOf(err)
-	}
-	defer p.release()
-	fd, err := s.openFD(p.fd, unix.O_RDONLY|unix.O_DIRECTORY)
+	fd, err := s.openNode(n, unix.O_RDONLY|unix.O_DIRECTORY)
 	if err != nil {
 		return statusOf(err)
 	}

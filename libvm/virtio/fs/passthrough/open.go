@@ -168,6 +168,19 @@ func (s *Server) statName(w way, st *unix.Statx_t) error {
 	return nil
 }
 
+// openNode opens a regular file or a directory, if there is room for one more.
+func (s *Server) openNode(n *inode, flags int) (int, error) {
+	if err := s.roomForFile(); err != nil {
+		return -1, err
+	}
+	p, err := s.hold(n)
+	if err != nil {
+		return -1, err
+	}
+	defer p.release()
+	return s.openFD(p.fd, flags)
+}
+
 // openFD opens the file behind descriptor fd anew. The caller knows it to be a
 // regular file or a directory.
 func (s *Server) openFD(fd, flags int) (int, error) {
