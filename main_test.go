@@ -144,7 +144,7 @@ func waitFor(t *testing.T, path string) {
 	}
 }
 
-func terminalBundle(t *testing.T, root, script string) (dir string) {
+func terminalBundle(t *testing.T, script string) (dir string) {
 	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Skip("monitors need new namespaces (try: sudo go test)")
@@ -167,7 +167,7 @@ func TestRunOnTerminal(t *testing.T) {
 	ready := filepath.Join(t.TempDir(), "ready")
 	// The fake's workload has the pty's slave itself, which is raw: Ctrl-C is
 	// a byte to it, and Enter a carriage return.
-	b := terminalBundle(t, root, `trap "stty size; touch `+ready+`2" WINCH; stty size; touch `+ready+`; head -c 3 | od -c; sleep 0.1; stty size; exit 6`)
+	b := terminalBundle(t, `trap "stty size; touch `+ready+`2" WINCH; stty size; touch `+ready+`; head -c 3 | od -c; sleep 0.1; stty size; exit 6`)
 	shown, status := onTerminal(t, func(master *os.File, _ *exec.Cmd) {
 		waitFor(t, ready)
 		if err := tty.SetSize(master, 30, 100); err != nil {
@@ -190,7 +190,7 @@ func TestTerminalIsRestored(t *testing.T) {
 	for _, sig := range []unix.Signal{unix.SIGTERM, unix.SIGINT, unix.SIGHUP, unix.SIGKILL} {
 		root := t.TempDir()
 		ready := filepath.Join(t.TempDir(), "ready")
-		b := terminalBundle(t, root, `touch `+ready+`; exec sleep 1000`)
+		b := terminalBundle(t, `touch `+ready+`; exec sleep 1000`)
 		_, status := onTerminal(t, func(_ *os.File, c *exec.Cmd) {
 			waitFor(t, ready)
 			if sig == unix.SIGKILL { // nobody can restore after its own kill -9
@@ -213,7 +213,7 @@ func TestTerminalIsRestored(t *testing.T) {
 
 func TestExecOnTerminal(t *testing.T) {
 	root := t.TempDir()
-	b := terminalBundle(t, root, `exec sleep 1000`)
+	b := terminalBundle(t, `exec sleep 1000`)
 	socket := filepath.Join(t.TempDir(), "s")
 	dir, err := os.Open(filepath.Dir(socket))
 	if err != nil {

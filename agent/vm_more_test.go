@@ -69,7 +69,7 @@ func (m *machine) testUserNamespace(t *testing.T) {
 	if err := unix.Chown(m.rootfs, 100000, 100000); err != nil {
 		t.Fatal(err)
 	}
-	defer unix.Chown(m.rootfs, 0, 0)
+	defer unix.Chown(m.rootfs, 0, 0) //nolint:errcheck // it goes anyway
 	s := testSpec("sh", "-c", "id -u; cat /proc/self/uid_map | tr -s ' '; echo x > /tmp/user; echo y > /dev/null; ls /sys | grep -c kernel; cat /proc/self/cgroup")
 	s.Linux.Namespaces = append(s.Linux.Namespaces, specs.LinuxNamespace{Type: specs.UserNamespace})
 	ids := []specs.LinuxIDMapping{{ContainerID: 0, HostID: 100000, Size: 65536}}

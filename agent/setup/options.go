@@ -144,7 +144,7 @@ func (o *mountOptions) add(opt string) bool {
 	return false
 }
 
-func (o *mountOptions) addRec(flag uint64, clear bool) {
+func (o *mountOptions) addRec(flag uint64, off bool) {
 	if o.rec == nil {
 		o.rec = &unix.MountAttr{}
 	}
@@ -156,7 +156,7 @@ func (o *mountOptions) addRec(flag uint64, clear bool) {
 		o.rec.Attr_set &^= unix.MOUNT_ATTR__ATIME
 	}
 	switch {
-	case !clear:
+	case !off:
 		o.rec.Attr_set |= flag
 		if !atime {
 			o.rec.Attr_clr &^= flag

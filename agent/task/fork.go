@@ -183,10 +183,10 @@ func fork(args *cloneArgs, s Script, failW uintptr, report *failure) (int, sysca
 	// Enter moves the pipe: failFD is it only when its first number is closed.
 	_, _, errno = syscall.RawSyscall(unix.SYS_WRITE, failW, uintptr(unsafe.Pointer(report)), unsafe.Sizeof(*report))
 	if errno == syscall.EBADF {
-		syscall.RawSyscall(unix.SYS_WRITE, failFD, uintptr(unsafe.Pointer(report)), unsafe.Sizeof(*report))
+		syscall.RawSyscall(unix.SYS_WRITE, failFD, uintptr(unsafe.Pointer(report)), unsafe.Sizeof(*report)) //nolint:errcheck // nobody else to tell
 	}
 	for {
-		syscall.RawSyscall(unix.SYS_EXIT_GROUP, 255, 0, 0)
+		syscall.RawSyscall(unix.SYS_EXIT_GROUP, 255, 0, 0) //nolint:errcheck // it does not return
 	}
 }
 

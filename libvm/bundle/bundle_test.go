@@ -84,7 +84,7 @@ func TestEnginesConfigs(t *testing.T) {
 
 func TestPaths(t *testing.T) {
 	dir := t.TempDir()
-	real := filepath.Join(dir, "real")
+	target := filepath.Join(dir, "real")
 	for _, d := range []string{"real/fs", "real/data"} {
 		if err := os.MkdirAll(filepath.Join(dir, d), 0o755); err != nil {
 			t.Fatal(err)
@@ -99,21 +99,21 @@ func TestPaths(t *testing.T) {
 		{"destination": "mnt/x/../y", "type": "tmpfs", "source": "tmpfs"},
 		{"destination": "/a", "type": "none", "source": "data", "options": ["rbind", "ro"]},
 		{"destination": "/b", "type": "bind", "source": "/proc/self/../self"},`, 1)
-	if err := os.WriteFile(filepath.Join(real, configName), []byte(text), 0o644); err != nil {
+	if err := os.WriteFile(filepath.Join(target, configName), []byte(text), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	b, err := Load(filepath.Join(dir, "bundle"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if b.Dir != real || b.Rootfs != filepath.Join(real, "fs") {
+	if b.Dir != target || b.Rootfs != filepath.Join(target, "fs") {
 		t.Errorf("dir %q, rootfs %q; want them without symlinks", b.Dir, b.Rootfs)
 	}
 	m := b.Spec.Mounts
 	if m[0].Destination != "/mnt/y" || len(b.Warnings) != 1 || !strings.Contains(b.Warnings[0], "mnt/x/../y is not absolute") {
 		t.Errorf("destination %q, warnings %q; want it absolute and a warning", m[0].Destination, b.Warnings)
 	}
-	if m[1].Source != filepath.Join(real, "data") || !IsBind(m[1]) {
+	if m[1].Source != filepath.Join(target, "data") || !IsBind(m[1]) {
 		t.Errorf("bind of %q, want it in the bundle", m[1].Source)
 	}
 	if !IsBind(m[2]) || m[2].Source != "/proc/self/../self" {

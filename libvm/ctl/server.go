@@ -67,7 +67,7 @@ type ExecSession interface {
 // of sun_path. A socket left by an earlier try is replaced.
 func Listen(dir *os.File) (*net.UnixListener, error) {
 	err := unix.Unlinkat(int(dir.Fd()), state.ControlSocket, 0)
-	if err != nil && err != unix.ENOENT {
+	if err != nil && !errors.Is(err, unix.ENOENT) {
 		return nil, &os.PathError{Op: "remove", Path: filepath.Join(dir.Name(), state.ControlSocket), Err: err}
 	}
 	l, err := net.ListenUnix("unix", address(dir))

@@ -117,7 +117,7 @@ func TestStreamGoesToItsToken(t *testing.T) {
 	for _, s := range []*Stream{b, a} {
 		c := p.dial(t, StreamPort)
 		// In two pieces, as a hostile or a slow guest may send it.
-		for _, part := range [][]byte{s.Token[:5], s.Token[5:], {byte('a' + s.Token[0]%7)}} {
+		for _, part := range [][]byte{s.Token[:5], s.Token[5:], {'a' + s.Token[0]%7}} {
 			if _, err := c.Write(part); err != nil {
 				t.Fatal(err)
 			}

@@ -23,7 +23,7 @@ func list(t *testing.T, r io.Reader) (lines []string, files map[string]string) {
 	cr := cpio.NewReader(r)
 	for {
 		h, err := cr.Next()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return lines, files
 		}
 		if err != nil {

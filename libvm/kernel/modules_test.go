@@ -114,7 +114,7 @@ func TestModuleRead(t *testing.T) {
 	dir := t.TempDir()
 	var z bytes.Buffer
 	w := gzip.NewWriter(&z)
-	w.Write([]byte("\x7fELF"))
+	w.Write([]byte("\x7fELF")) //nolint:errcheck // into memory
 	w.Close()
 	tests := []struct {
 		file, content, want string

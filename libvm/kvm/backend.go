@@ -73,7 +73,7 @@ func (b *Backend) StartMachine(_ context.Context, c vm.Config, devices []virtio.
 		return nil, err
 	}
 	if err := m.assemble(b, c, devices); err != nil {
-		m.free()
+		m.free() //nolint:errcheck // the first error counts
 		return nil, err
 	}
 	m.start()
@@ -104,7 +104,7 @@ func (b *Backend) newMachine(memory uint64) (_ *Machine, err error) {
 	m.timing.Begin = time.Now()
 	defer func() {
 		if err != nil {
-			m.free()
+			m.free() //nolint:errcheck // the first error counts
 		}
 	}()
 	if m.ram, err = newRAM(memory); err != nil {

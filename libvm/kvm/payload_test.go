@@ -135,7 +135,7 @@ func outb(port uint16, v byte) []byte {
 	return []byte{0x66, 0xba, byte(port), byte(port >> 8), 0xb0, v, 0xee}
 }
 
-func print(s string) (code []byte) {
+func print(s string) (code []byte) { //nolint:revive // the builtin of that name is for debugging
 	for _, c := range []byte(s) {
 		code = append(code, outb(portSerial, c)...)
 	}

@@ -2,6 +2,7 @@ package kvm
 
 import (
 	"bytes"
+	"errors"
 	"testing"
 	"time"
 
@@ -107,7 +108,7 @@ func TestPortsThatEnd(t *testing.T) {
 	} {
 		p, end := testPorts()
 		p.handle(&uapi.IO{Direction: uapi.KVM_EXIT_IO_OUT, Size: 1, Count: 1, Port: tt.port}, []byte{tt.v})
-		if *end != tt.want {
+		if !errors.Is(*end, tt.want) {
 			t.Errorf("port %#x <- %#x: got %v, want %v", tt.port, tt.v, *end, tt.want)
 		}
 	}
@@ -116,7 +117,7 @@ func TestPortsThatEnd(t *testing.T) {
 func FuzzPorts(f *testing.F) {
 	f.Add(uint16(portSerial), byte(1), byte(1), []byte("hello"))
 	f.Add(uint16(portCMOS), byte(0), byte(4), []byte{1, 2, 3, 4})
-	f.Fuzz(func(t *testing.T, port uint16, dir, size byte, data []byte) {
+	f.Fuzz(func(_ *testing.T, port uint16, dir, size byte, data []byte) {
 		p, _ := testPorts()
 		n := len(data)
 		p.handle(&uapi.IO{Direction: dir & 1, Size: size, Count: uint32(n), Port: port}, data)

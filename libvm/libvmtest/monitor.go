@@ -145,7 +145,7 @@ func (m *fake) serve() int {
 	_ = m.save(state.Stopped)
 	m.mu.Unlock()
 	cancel()
-	<-served
+	<-served //nolint:errcheck // the listener was closed
 	return status
 }
 

@@ -71,7 +71,7 @@ func startThreads() error {
 			_, err := unix.Read(int(fd), make([]byte, 1))
 			done <- err
 		}()
-		defer func() { <-done; r.Close() }()
+		defer func() { <-done; r.Close() }() //nolint:errcheck // what it read does not matter
 		defer w.Close()
 	}
 	return nil

@@ -41,7 +41,7 @@ func dialQMP(run *os.File) (mon *qmp.SocketMonitor, inherit *os.File, err error)
 // watchQMP reads QEMU's events until it ends, and passes on what they say of the
 // reason for that end.
 func watchQMP(ctx context.Context, mon *qmp.SocketMonitor, note func(reason string)) {
-	stop := context.AfterFunc(ctx, func() { mon.Disconnect() })
+	stop := context.AfterFunc(ctx, func() { mon.Disconnect() }) //nolint:errcheck // QEMU has ended, or will
 	defer stop()
 	if err := mon.Connect(); err != nil {
 		return // QEMU ended before it said hello; its wait status tells why

@@ -196,7 +196,7 @@ func (d *Dir) Save(s State) error {
 // Read returns state.json as it is; ErrNotExist if there is none (yet).
 func (d *Dir) Read() (State, error) {
 	fd, err := unix.Openat(int(d.dir.Fd()), stateFile, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
-	if err == unix.ENOENT {
+	if errors.Is(err, unix.ENOENT) {
 		return State{}, ErrNotExist
 	} else if err != nil {
 		return State{}, &os.PathError{Op: "open", Path: filepath.Join(d.dir.Name(), stateFile), Err: err}
@@ -257,7 +257,7 @@ func (d *Dir) Remove() error {
 // d.dir does not matter.
 func (d *Dir) names() ([]string, error) {
 	fd, err := unix.Openat(int(d.dir.Fd()), ".", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
-	if err == unix.ENOENT {
+	if errors.Is(err, unix.ENOENT) {
 		return nil, nil // removed
 	} else if err != nil {
 		return nil, &os.PathError{Op: "open", Path: d.dir.Name(), Err: err}

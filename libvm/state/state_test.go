@@ -101,7 +101,7 @@ func TestCheckID(t *testing.T) {
 		".": ErrInvalidID, "..": ErrInvalidID, "../x": ErrInvalidID, "a/b": ErrInvalidID, "a b": ErrInvalidID,
 		"é": ErrInvalidID, "a\x00": ErrInvalidID, strings.Repeat("a", 2000): ErrInvalidID,
 	} {
-		if got := CheckID(id); got != want {
+		if got := CheckID(id); !errors.Is(got, want) {
 			t.Errorf("CheckID(%q): got %v, want %v", id, got, want)
 		}
 	}
@@ -309,7 +309,7 @@ func TestParseStat(t *testing.T) {
 
 func FuzzParseStat(f *testing.F) {
 	f.Add([]byte("42 (a) b (c) S 1" + strings.Repeat(" 0", 17) + " 777 0 0\n"))
-	f.Fuzz(func(t *testing.T, b []byte) { _, _ = parseStat(b) })
+	f.Fuzz(func(_ *testing.T, b []byte) { _, _ = parseStat(b) })
 }
 
 // What Parse accepts, it also accepts after a round through Save's encoding,

@@ -27,7 +27,7 @@ func TestOwn(t *testing.T) {
 			t.Fatalf("name of a thread behind Own: got %q, %v", comm, err)
 		}
 	}
-	if got := Own(func() error { return want }); got != want {
+	if got := Own(func() error { return want }); !errors.Is(got, want) {
 		t.Errorf("got %v, want %v", got, want)
 	}
 }

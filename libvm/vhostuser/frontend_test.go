@@ -67,7 +67,7 @@ func (f *frontend) close() {
 	f.conn.Close() //nolint:errcheck // may be closed
 	f.cancel()
 	if f.served != nil {
-		f.wait()
+		f.wait() //nolint:errcheck // not cared for
 	}
 	for _, c := range f.calls {
 		c.Close() //nolint:errcheck // ends its reader

@@ -77,7 +77,7 @@ func (m *message) read(conn *net.UnixConn) error {
 
 // noEOF makes the end inside a message an error.
 func noEOF(err error) error {
-	if err == io.EOF {
+	if errors.Is(err, io.EOF) {
 		return io.ErrUnexpectedEOF
 	}
 	return err

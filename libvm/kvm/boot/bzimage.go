@@ -34,7 +34,7 @@ func (l *loader) loadBzImage(f File) error {
 	if setup >= f.Size {
 		return fmt.Errorf("bzImage truncated: %d bytes, and the setup code alone is %d", f.Size, setup)
 	}
-	at := mem.GPA(himem)
+	at := himem
 	if head[offRelocatable] != 0 {
 		at = mem.GPA(le.Uint64(head[offPrefAddress:]))
 	}

@@ -42,10 +42,10 @@ func IoctlPtr[T any](fd int, req uintptr, arg *T, name string) (int, error) {
 // immediate_exit ended it, and unix.EAGAIN when it is to be called again.
 func RunVCPU(fd int) error {
 	_, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), KVM_RUN, 0)
-	switch {
-	case errno == 0:
+	switch errno {
+	case 0:
 		return nil
-	case errno == unix.EINTR, errno == unix.EAGAIN:
+	case unix.EINTR, unix.EAGAIN:
 		return errno
 	}
 	return os.NewSyscallError("KVM_RUN", errno)

@@ -19,7 +19,7 @@ import (
 	"runv/libvm/virtio/queue"
 )
 
-// VIRTIO_CONSOLE_F_SIZE: the configuration space has the size (v1.2 §5.3.3).
+// VIRTIO_CONSOLE_F_SIZE says that the configuration space has the size (v1.2 §5.3.3).
 const VIRTIO_CONSOLE_F_SIZE = 0
 
 // The queues of a console with one port (v1.2 §5.3.2).

@@ -57,9 +57,9 @@ func TestQEMU(t *testing.T) {
 	}
 	m.Attach(device, d)
 	var before, after syscall.Rusage
-	syscall.Getrusage(syscall.RUSAGE_SELF, &before)
+	syscall.Getrusage(syscall.RUSAGE_SELF, &before) //nolint:errcheck // only shown
 	out := run(ctx, t, m)
-	syscall.Getrusage(syscall.RUSAGE_SELF, &after)
+	syscall.Getrusage(syscall.RUSAGE_SELF, &after) //nolint:errcheck // only shown
 	t.Logf("runv, %v user, %v system:\n%s", time.Duration(after.Utime.Nano()-before.Utime.Nano()),
 		time.Duration(after.Stime.Nano()-before.Stime.Nano()), steps(out))
 	if !regexp.MustCompile(`guest: mountinfo .* /t/tree /tree `).MatchString(out) {

@@ -63,7 +63,7 @@ func BenchmarkFromGuest(b *testing.B) {
 			}
 			b.StopTimer()
 			c.Close()
-			<-done
+			<-done //nolint:errcheck // it was closed
 		})
 	}
 }

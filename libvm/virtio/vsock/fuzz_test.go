@@ -76,7 +76,8 @@ func FuzzPacket(f *testing.F) {
 					t.Fatal("the tx queue stands still")
 				}
 			}
-			for _, _, ok := g.take(); ok; _, _, ok = g.take() {
+			for ok := true; ok; {
+				_, _, ok = g.take()
 			}
 			d.mu.Lock()
 			waiting := len(l.(*Listener).backlog)

@@ -52,7 +52,7 @@ func restoreIDs() bool {
 // setFSID sets a file system id of the thread and returns what it then is: the
 // call itself reports no errors.
 func setFSID(trap uintptr, id int) int {
-	unix.RawSyscall(trap, uintptr(id), 0, 0)
+	unix.RawSyscall(trap, uintptr(id), 0, 0) //nolint:errcheck // it reports none
 	now, _, _ := unix.RawSyscall(trap, ^uintptr(0), 0, 0)
 	return int(int32(now))
 }

@@ -176,8 +176,8 @@ func TestHostEdits(t *testing.T) {
 	}
 	defer h.Close()
 	for range 20 {
-		a.WriteString("guest\n")
-		h.WriteString("host\n")
+		a.WriteString("guest\n") //nolint:errcheck // read tells
+		h.WriteString("host\n")  //nolint:errcheck // read tells
 	}
 	if got := read(t, dir+"/log"); strings.Count(got, "guest\n") != 20 || strings.Count(got, "host\n") != 20 || len(got) != 20*11 {
 		t.Errorf("the log has %q", got)

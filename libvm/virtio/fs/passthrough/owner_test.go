@@ -35,9 +35,16 @@ func asUser(t *testing.T, uid, gid, umask int, f func() error) {
 			return
 		}
 		unix.Umask(umask)
-		unix.RawSyscall(unix.SYS_SETGROUPS, 0, 0, 0)
-		unix.RawSyscall(unix.SYS_SETRESGID, uintptr(gid), uintptr(gid), uintptr(gid))
-		unix.RawSyscall(unix.SYS_SETRESUID, uintptr(uid), uintptr(uid), uintptr(uid))
+		for _, set := range [][4]uintptr{
+			{unix.SYS_SETGROUPS, 0, 0, 0},
+			{unix.SYS_SETRESGID, uintptr(gid), uintptr(gid), uintptr(gid)},
+			{unix.SYS_SETRESUID, uintptr(uid), uintptr(uid), uintptr(uid)},
+		} {
+			if _, _, errno := unix.RawSyscall(set[0], set[1], set[2], set[3]); errno != 0 {
+				c <- errno
+				return
+			}
+		}
 		c <- f()
 	}()
 	if err := <-c; err != nil {

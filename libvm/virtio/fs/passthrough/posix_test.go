@@ -65,7 +65,7 @@ func mount(t testing.TB, s *Server) string {
 	t.Cleanup(func() {
 		if err := srv.Unmount(); err != nil {
 			t.Error(err)
-			unix.Unmount(mnt, unix.MNT_DETACH)
+			unix.Unmount(mnt, unix.MNT_DETACH) //nolint:errcheck // the first error counts
 		}
 	})
 	return mnt
