@@ -171,7 +171,7 @@ model=none
 [ "$(id -u)" -ne 0 ] || model=passthrough
 args=(
 	-M q35,accel=tcg,kernel-irqchip=off,usb=off,sata=off,smbus=off,vmport=off,hpet=off
-	-cpu ${RUNV_KVMHOST_CPU:-max,-erms,-fsrm,-la57,+svm,+npt} -smp "$cpus" -m "$memory" -nodefaults -no-user-config -display none -no-reboot
+	-cpu ${RUNV_KVMHOST_CPU:-max,-erms,-fsrm,-la57,-pku,+svm,+npt} -smp "$cpus" -m "$memory" -nodefaults -no-user-config -display none -no-reboot
 	-kernel "$kernel" -initrd "$work/initrd"
 	-append "console=ttyS0 quiet panic=-1 mitigations=off nokaslr random.trust_cpu=on tsc=reliable nohz=off highres=off audit=0 nowatchdog"
 	-chardev "file,id=console,path=$work/console" -serial chardev:console

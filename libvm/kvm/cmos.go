@@ -38,6 +38,13 @@ func (c *cmos) choose(index byte) {
 	c.index = index & 0x7f // the top bit masks NMIs
 }
 
+// chosen is the register that read returns.
+func (c *cmos) chosen() byte {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.index
+}
+
 func (c *cmos) read() byte {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -209,3 +209,58 @@ func TestAgentCalls(t *testing.T) {
 		})
 	}
 }
+
+// TestSnapshotGoesOn has a guest go on in another VM, with its memory and state.
+func TestSnapshotGoesOn(t *testing.T) {
+	realKVM(t)
+	const size = 128 * vm.MiB
+	shape := func() vm.Config {
+		return vm.Config{Kernel: kernelImage(t), Initrd: agentInitrd(t, agent(t)), Cmdline: quietCmdline, Memory: size, CPUs: 2}
+	}
+	h := newHost(t)
+	m := startKernel(t, shape(), h.devices...)
+	h.hello(t, m)
+	if err := m.Pause(); err != nil {
+		t.Fatal(err)
+	}
+	s, err := m.State()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, d := range s.Devices {
+		if d.Status == 0 || len(d.Queues) == 0 {
+			t.Errorf("device %d was not in use: %+v", i, d)
+		}
+	}
+	memory, err := m.ram.mem.Slice(0, size)
+	if err != nil {
+		t.Fatal(err)
+	}
+	saved := bytes.Clone(memory)
+	closes(t, m)
+
+	sock := vsock.New(vm.GuestCID)
+	devices := append([]virtio.Device{sock}, newHost(t).devices[1:]...)
+	other := startKernel(t, shape(), devices...)
+	if err := other.Pause(); err != nil { // long before the kernel gets to the devices
+		t.Fatal(err)
+	}
+	if memory, err = other.ram.mem.Slice(0, size); err != nil {
+		t.Fatal(err)
+	}
+	copy(memory, saved)
+	if err := other.SetState(s); err != nil {
+		t.Fatal(err)
+	}
+	if err := other.Resume(); err != nil {
+		t.Fatal(err)
+	}
+	// Nobody listens there: it is the guest's kernel that says so, which takes
+	// both queues, their interrupts, and a processor.
+	ctx, cancel := context.WithTimeout(context.Background(), bootPatience)
+	defer cancel()
+	if _, err := sock.Dial(ctx, 9999); !errors.Is(err, unix.ECONNRESET) && !errors.Is(err, unix.ECONNREFUSED) {
+		t.Errorf("the guest answers %v; VM: %v; console:\n%s", err, other.Err(), other.Console())
+	}
+	closes(t, other)
+}

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"runv/libvm/virtio"
+	"runv/libvm/virtio/mmio"
 	"runv/libvm/vm"
 )
 
@@ -20,6 +21,8 @@ import (
 type window interface {
 	Read(off uint64, p []byte)
 	Write(off uint64, p []byte)
+	State() (mmio.State, error)
+	SetState(s mmio.State) error
 	Close() error
 }
 

@@ -42,35 +42,52 @@ type serial struct {
 	out io.Writer
 	irq func() // raises the interrupt
 
-	ier, lcr, mcr, scr, fcr byte
-	dll, dlm                byte
-	thre                    bool // an interrupt "room to send" is pending
+	SerialState
+}
+
+// SerialState is what the driver has written to the serial port.
+type SerialState struct {
+	IER, LCR, MCR, SCR, FCR byte
+	DLL, DLM                byte
+	THRE                    bool // an interrupt "room to send" is pending
+}
+
+func (s *serial) state() SerialState {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.SerialState
+}
+
+func (s *serial) setState(to SerialState) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.SerialState = to
 }
 
 // read returns a register.
 func (s *serial) read(reg uint16) byte {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	dlab := s.lcr&lcrDLAB != 0
+	dlab := s.LCR&lcrDLAB != 0
 	switch {
 	case reg == uartData && dlab:
-		return s.dll
+		return s.DLL
 	case reg == uartIER && dlab:
-		return s.dlm
+		return s.DLM
 	case reg == uartIER:
-		return s.ier
+		return s.IER
 	case reg == uartIIR:
 		return s.identify()
 	case reg == uartLCR:
-		return s.lcr
+		return s.LCR
 	case reg == uartMCR:
-		return s.mcr
+		return s.MCR
 	case reg == uartLSR:
 		return lsrTHRE | lsrTEMT
 	case reg == uartMSR:
 		return s.modem()
 	case reg == uartSCR:
-		return s.scr
+		return s.SCR
 	}
 	return 0 // nothing was received
 }
@@ -78,11 +95,11 @@ func (s *serial) read(reg uint16) byte {
 // identify returns IIR; reading it ends the interrupt that it names.
 func (s *serial) identify() byte {
 	var v byte
-	if s.fcr&fcrEnable != 0 {
+	if s.FCR&fcrEnable != 0 {
 		v = iirFIFO
 	}
-	if s.thre && s.ier&ierTHRE != 0 {
-		s.thre = false
+	if s.THRE && s.IER&ierTHRE != 0 {
+		s.THRE = false
 		return v | iirTHRE
 	}
 	return v | iirNone
@@ -91,11 +108,11 @@ func (s *serial) identify() byte {
 // modem returns MSR: a terminal that is always there, or in loopback mode what
 // MCR drives.
 func (s *serial) modem() byte {
-	if s.mcr&mcrLoop == 0 {
+	if s.MCR&mcrLoop == 0 {
 		return msrCTS | msrDSR | msrDCD
 	}
 	// DTR→DSR, RTS→CTS, OUT1→RI, OUT2→DCD
-	m := s.mcr & mcrOutputs
+	m := s.MCR & mcrOutputs
 	return (m&1)<<5 | (m&2)<<3 | (m&4)<<4 | (m&8)<<4
 }
 
@@ -111,33 +128,33 @@ func (s *serial) write(reg uint16, v byte) {
 
 // set reports whether the interrupt is due.
 func (s *serial) set(reg uint16, v byte) bool {
-	dlab := s.lcr&lcrDLAB != 0
+	dlab := s.LCR&lcrDLAB != 0
 	switch {
 	case reg == uartData && dlab:
-		s.dll = v
+		s.DLL = v
 	case reg == uartIER && dlab:
-		s.dlm = v
+		s.DLM = v
 	case reg == uartData:
-		if s.mcr&mcrLoop == 0 {
+		if s.MCR&mcrLoop == 0 {
 			s.out.Write([]byte{v}) //nolint:errcheck // a vm.Tail, which does not fail
 		}
-		s.thre = true
-		return s.ier&ierTHRE != 0
+		s.THRE = true
+		return s.IER&ierTHRE != 0
 	case reg == uartIER:
-		was := s.ier
-		s.ier = v & ierMask
-		if s.ier&^was&ierTHRE != 0 {
-			s.thre = true // there is room, and the driver asks
+		was := s.IER
+		s.IER = v & ierMask
+		if s.IER&^was&ierTHRE != 0 {
+			s.THRE = true // there is room, and the driver asks
 			return true
 		}
 	case reg == uartIIR:
-		s.fcr = v
+		s.FCR = v
 	case reg == uartLCR:
-		s.lcr = v
+		s.LCR = v
 	case reg == uartMCR:
-		s.mcr = v & mcrWritable
+		s.MCR = v & mcrWritable
 	case reg == uartSCR:
-		s.scr = v
+		s.SCR = v
 	}
 	return false
 }

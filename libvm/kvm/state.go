@@ -3,16 +3,22 @@ package kvm
 import (
 	"errors"
 	"fmt"
+	"time"
 
 	"runv/libvm/kvm/uapi"
+	"runv/libvm/virtio/mmio"
 )
 
-// State is everything that KVM knows of a VM beside its memory: what a snapshot
-// has to hold. The devices' state is theirs.
+// State is everything of a VM beside its memory that a snapshot has to hold: what
+// KVM knows, and what drivers have told our devices. What those hold beside that,
+// connections and open files, is theirs.
 type State struct {
 	Clock    uapi.ClockData  // kvm-clock
 	Irqchips [3]uapi.Irqchip // two 8259s, IO-APIC
 	VCPUs    []VCPUState
+	Serial   SerialState
+	CMOS     byte         // index of the register that is chosen
+	Devices  []mmio.State // in the order of Start
 }
 
 // VCPUState is the state of one vCPU.
@@ -97,19 +103,50 @@ func (m *Machine) State() (*State, error) {
 			return nil, err
 		}
 	}
-	return s, do(ioctl(m.vmfd, uapi.KVM_GET_CLOCK, "KVM_GET_CLOCK", &s.Clock))
+	if err := do(ioctl(m.vmfd, uapi.KVM_GET_CLOCK, "KVM_GET_CLOCK", &s.Clock)); err != nil {
+		return nil, err
+	}
+	s.Serial, s.CMOS = m.ports.serial.state(), m.ports.clock.chosen()
+	for i, w := range m.windows {
+		d, err := settled(w)
+		if err != nil {
+			return nil, fmt.Errorf("device %d: %w", i, err)
+		}
+		s.Devices = append(s.Devices, d)
+	}
+	return s, nil
+}
+
+// How long a device may take to finish the requests that it has in hand, and how
+// often it is asked.
+const (
+	settleTime = 5 * time.Second
+	settleLook = time.Millisecond
+)
+
+// settled returns the state of a device once it has no request in hand. None
+// comes while the vCPUs stand.
+func settled(w window) (mmio.State, error) {
+	for end := time.Now().Add(settleTime); ; time.Sleep(settleLook) {
+		s, err := w.State()
+		if !errors.Is(err, mmio.ErrBusy) || time.Now().After(end) {
+			return s, err
+		}
+	}
 }
 
 // SetState sets the VM's state, which must be paused, to one of a VM of the same
-// shape. Its memory is the caller's concern.
+// shape, whose drivers have not begun to use its devices. Its memory is the
+// caller's concern.
 func (m *Machine) SetState(s *State) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if err := m.quiet(); err != nil {
 		return fmt.Errorf("set state: %w", err)
 	}
-	if len(s.VCPUs) != len(m.vcpus) {
-		return fmt.Errorf("set state of %d vcpus in a virtual machine of %d", len(s.VCPUs), len(m.vcpus))
+	if len(s.VCPUs) != len(m.vcpus) || len(s.Devices) != len(m.windows) {
+		return fmt.Errorf("set state of %d vcpus and %d devices in a virtual machine of %d and %d",
+			len(s.VCPUs), len(s.Devices), len(m.vcpus), len(m.windows))
 	}
 	for i := range s.Irqchips {
 		if err := do(ioctl(m.vmfd, uapi.KVM_SET_IRQCHIP, "KVM_SET_IRQCHIP", &s.Irqchips[i])); err != nil {
@@ -123,6 +160,13 @@ func (m *Machine) SetState(s *State) error {
 	for i, v := range m.vcpus {
 		if err := v.set(&s.VCPUs[i]); err != nil {
 			return fmt.Errorf("vcpu %d: %w", i, err)
+		}
+	}
+	m.ports.serial.setState(s.Serial)
+	m.ports.clock.choose(s.CMOS)
+	for i, w := range m.windows {
+		if err := w.SetState(s.Devices[i]); err != nil {
+			return fmt.Errorf("device %d: %w", i, err)
 		}
 	}
 	return nil

@@ -52,6 +52,9 @@ func TestStateGoesBack(t *testing.T) {
 	if got, want := again.VCPUs[1].MPState, s.VCPUs[1].MPState; got != want {
 		t.Errorf("second vcpu: got %v, want %v", got, want)
 	}
+	if again.Serial != s.Serial || again.CMOS != s.CMOS {
+		t.Errorf("ports: got %+v %#x, want %+v %#x", again.Serial, again.CMOS, s.Serial, s.CMOS)
+	}
 	changed.VCPUs = changed.VCPUs[:1]
 	if err := m.SetState(&changed); err == nil {
 		t.Error("SetState of another shape: no error")

@@ -20,6 +20,7 @@ type vring struct {
 	driver mem.GPA
 	device mem.GPA
 	ready  bool
+	next   uint16 // where SetState has a start go on
 
 	// event is the eventfd of QueueNotify, -1 before the queue is first used.
 	// It stays for as long as the transport does: a guest that resets in a loop
@@ -144,6 +145,7 @@ func (t *Transport) open(q *vring, index uint16, r *run) (*queue.Queue, error) {
 	c := queue.Config{Size: uint16(q.num), Desc: q.desc, Driver: q.driver, Device: q.device,
 		EventIdx:  t.features&(1<<virtio.RingFEventIdx) != 0,
 		Indirect:  t.features&(1<<virtio.RingFIndirectDesc) != 0,
+		Next:      q.next,
 		Kick:      kick,
 		Interrupt: func() { r.interrupt(t) },
 	}

@@ -90,7 +90,7 @@ type Queue struct {
 	done     chan struct{}           // closed with closed
 	sleeper  atomic.Pointer[sleeper] // waits instead of kick (Dedicate)
 
-	lastAvail uint16        // next available entry that Next looks at
+	lastAvail atomic.Uint32 // low 16 bits: next available entry that Next looks at; written by Next
 	usedIdx   atomic.Uint32 // low 16 bits: index of the next used entry; written under mu
 
 	mu           sync.Mutex // guards the used ring and the fields below
@@ -106,7 +106,8 @@ func New(m *mem.Memory, c Config) (*Queue, error) {
 		return nil, fmt.Errorf("queue size %d: %w", c.Size, ErrBadRing)
 	}
 	q := &Queue{done: make(chan struct{}), mem: m, size: c.Size, eventIdx: c.EventIdx, indirect: c.Indirect,
-		kick: c.Kick, irq: c.Interrupt, lastAvail: c.Next, lastSignaled: c.Next}
+		kick: c.Kick, irq: c.Interrupt, lastSignaled: c.Next}
+	q.lastAvail.Store(uint32(c.Next))
 	q.usedIdx.Store(uint32(c.Next))
 	n := uint64(c.Size)
 	areas := []struct {
@@ -157,6 +158,13 @@ func (q *Queue) Size() uint16 { return q.size }
 // back, which is what a transport hands on when it has stopped the queue: a
 // chain that the device took last and dropped is served again.
 func (q *Queue) NextIndex() uint16 { return uint16(q.usedIdx.Load()) }
+
+// InFlight returns how many chains the device has taken and not given back, at
+// some moment of the call.
+func (q *Queue) InFlight() uint16 {
+	used := uint16(q.usedIdx.Load()) // first: what is given back in between is counted
+	return uint16(q.lastAvail.Load()) - used
+}
 
 // Close ends Wait, now and later. It is safe to call from any goroutine and
 // more than once. Wait and Next do not touch the rings afterwards; Used still
@@ -215,14 +223,14 @@ func (q *Queue) next(notify bool) (*Chain, error) {
 	if q.closed.Load() {
 		return nil, ErrClosed
 	}
-	idx := load16(q.avail, ringIdx)
-	if idx == q.lastAvail && q.eventIdx && notify {
+	idx, last := load16(q.avail, ringIdx), uint16(q.lastAvail.Load())
+	if idx == last && q.eventIdx && notify {
 		// avail_event: notify me when you put the entry with this index. The
 		// store is a barrier: it is visible before the index is read again.
-		store16(q.used, ringHeadBytes+usedElemBytes*int(q.size), q.lastAvail)
+		store16(q.used, ringHeadBytes+usedElemBytes*int(q.size), last)
 		idx = load16(q.avail, ringIdx)
 	}
-	pending := idx - q.lastAvail
+	pending := idx - last
 	if pending == 0 {
 		return nil, nil
 	}
@@ -232,15 +240,15 @@ func (q *Queue) next(notify bool) (*Chain, error) {
 	// A driver has no more chains than descriptors to put on the ring. One that
 	// offers a chain again before it got it back would have the device hold
 	// ever more requests.
-	if held := q.lastAvail - uint16(q.usedIdx.Load()); held >= q.size {
+	if held := last - uint16(q.usedIdx.Load()); held >= q.size {
 		return nil, fmt.Errorf("%d chains in flight, queue size %d: %w", held, q.size, ErrBadRing)
 	}
-	head := binary.LittleEndian.Uint16(q.avail[ringHeadBytes+2*int(q.lastAvail%q.size):])
+	head := binary.LittleEndian.Uint16(q.avail[ringHeadBytes+2*int(last%q.size):])
 	c, err := q.chain(head)
 	if err != nil {
 		return nil, err
 	}
-	q.lastAvail++
+	q.lastAvail.Store(uint32(last + 1))
 	return c, nil
 }
 
