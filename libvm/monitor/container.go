@@ -14,7 +14,6 @@ import (
 	"time"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
-	"golang.org/x/sys/unix"
 
 	"runv/agent/api"
 	"runv/agent/wire"
@@ -204,27 +203,6 @@ func (c *container) Start(ctx context.Context) error {
 		return errors.Join(err, c.save(state.Created))
 	}
 	return nil
-}
-
-// Signal sends sig to the workload, or to everything in the container.
-func (c *container) Signal(ctx context.Context, sig int, all bool) error {
-	if c.current() == state.Stopped {
-		return state.ErrNotRunning
-	}
-	ctx, cancel := context.WithTimeout(ctx, answerTime)
-	defer cancel()
-	err := c.vcpus.while(func() error {
-		_, err := c.agent().Signal(ctx, &api.SignalRequest{Id: c.monitor.launch.ID, Signal: uint32(sig), All: all})
-		if err != nil || sig != int(unix.SIGKILL) {
-			return guest.Error(err)
-		}
-		// It ends also what is paused.
-		return c.vcpus.set(false)
-	})
-	if err == nil && sig == int(unix.SIGKILL) {
-		c.killed.Do(func() { go c.relay.expire(unreadTime) })
-	}
-	return err
 }
 
 // Processes lists what runs in the container.

@@ -1,10 +1,6 @@
 package main
 
-import (
-	"bytes"
-	"debug/elf"
-	"encoding/binary"
-)
+import "runv/tests/harness"
 
 // resetCode is the whole of the smallest init:
 //
@@ -23,27 +19,5 @@ var resetCode = [...]byte{
 	0xf4,
 }
 
-// resetProgram returns a static x86-64 program that resets the machine, which
-// ends a microvm: it has no other switch. One segment, no section.
-func resetProgram() []byte {
-	const base = 0x400000
-	var head elf.Header64
-	var prog elf.Prog64
-	start := uint64(binary.Size(head) + binary.Size(prog))
-	size := start + uint64(len(resetCode))
-	head = elf.Header64{
-		Ident: [elf.EI_NIDENT]byte{0x7f, 'E', 'L', 'F', byte(elf.ELFCLASS64), byte(elf.ELFDATA2LSB), byte(elf.EV_CURRENT)},
-		Type:  uint16(elf.ET_EXEC), Machine: uint16(elf.EM_X86_64), Version: uint32(elf.EV_CURRENT),
-		Entry: base + start, Phoff: uint64(binary.Size(head)),
-		Ehsize: uint16(binary.Size(head)), Phentsize: uint16(binary.Size(prog)), Phnum: 1,
-	}
-	prog = elf.Prog64{
-		Type: uint32(elf.PT_LOAD), Flags: uint32(elf.PF_R | elf.PF_X),
-		Vaddr: base, Paddr: base, Filesz: size, Memsz: size, Align: 0x1000,
-	}
-	var b bytes.Buffer
-	for _, part := range []any{&head, &prog, &resetCode} {
-		binary.Write(&b, binary.LittleEndian, part) //nolint:errcheck // a buffer, and types of fixed size
-	}
-	return b.Bytes()
-}
+// resetProgram resets the machine, which ends a microvm: it has no other switch.
+func resetProgram() []byte { return harness.Program(resetCode[:]) }
