@@ -78,7 +78,11 @@ func (s *service) Configure(_ context.Context, r *rpc.ConfigureRequest) (*rpc.Co
 }
 
 func stdio(r rpc.Stdio) container.Stdio {
-	return container.Stdio{Stdin: r.Stdin, Stdout: r.Stdout, Stderr: r.Stderr}
+	s := container.Stdio{Stdin: r.Stdin, Stdout: r.Stdout, Stderr: r.Stderr}
+	for _, f := range r.Extra {
+		s.Extra = append(s.Extra, container.File{Token: f.Token, Reads: f.Reads, Writes: f.Writes})
+	}
+	return s
 }
 
 func (s *service) CreateContainer(_ context.Context, r *rpc.CreateContainerRequest) (*rpc.CreateContainerResponse, error) {
@@ -156,9 +160,13 @@ func (s *service) Wait(ctx context.Context, r *rpc.WaitRequest) (*rpc.WaitRespon
 	if err != nil {
 		return nil, failed(err)
 	}
-	return &rpc.WaitResponse{
+	w := &rpc.WaitResponse{
 		Status: uint32(e.Status), OomKilled: e.OOMKilled, StdoutBytes: e.Stdout, StderrBytes: e.Stderr,
-	}, nil
+	}
+	for _, n := range e.Extra {
+		w.Extra = append(w.Extra, rpc.Written{Bytes: n})
+	}
+	return w, nil
 }
 
 func (s *service) Processes(_ context.Context, r *rpc.ProcessesRequest) (*rpc.ProcessesResponse, error) {

@@ -259,6 +259,7 @@ type Stdio struct {
 	Stdin         []byte                 `protobuf:"bytes,1,opt,name=stdin,proto3" json:"stdin,omitempty"`
 	Stdout        []byte                 `protobuf:"bytes,2,opt,name=stdout,proto3" json:"stdout,omitempty"`
 	Stderr        []byte                 `protobuf:"bytes,3,opt,name=stderr,proto3" json:"stderr,omitempty"`
+	Extra         []*File                `protobuf:"bytes,4,rep,name=extra,proto3" json:"extra,omitempty"` // descriptors 3, 4, ...
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -314,6 +315,76 @@ func (x *Stdio) GetStderr() []byte {
 	return nil
 }
 
+func (x *Stdio) GetExtra() []*File {
+	if x != nil {
+		return x.Extra
+	}
+	return nil
+}
+
+// File is a further descriptor of a process: a pipe, or, if the process both
+// reads and writes, a socket. The host's end of one direction is that of the
+// process's; the end of both is a close.
+type File struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Token         []byte                 `protobuf:"bytes,1,opt,name=token,proto3" json:"token,omitempty"`  // as those of Stdio
+	Reads         bool                   `protobuf:"varint,2,opt,name=reads,proto3" json:"reads,omitempty"` // the process reads what the host sends
+	Writes        bool                   `protobuf:"varint,3,opt,name=writes,proto3" json:"writes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *File) Reset() {
+	*x = File{}
+	mi := &file_agent_api_agent_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *File) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*File) ProtoMessage() {}
+
+func (x *File) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_api_agent_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use File.ProtoReflect.Descriptor instead.
+func (*File) Descriptor() ([]byte, []int) {
+	return file_agent_api_agent_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *File) GetToken() []byte {
+	if x != nil {
+		return x.Token
+	}
+	return nil
+}
+
+func (x *File) GetReads() bool {
+	if x != nil {
+		return x.Reads
+	}
+	return false
+}
+
+func (x *File) GetWrites() bool {
+	if x != nil {
+		return x.Writes
+	}
+	return false
+}
+
 type CreateContainerRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
@@ -325,7 +396,6 @@ type CreateContainerRequest struct {
 	DeviceFilter  []byte                 `protobuf:"bytes,7,opt,name=device_filter,json=deviceFilter,proto3" json:"device_filter,omitempty"`     // eBPF program of type cgroup_device (array of struct bpf_insn); empty: none
 	Seccomp       []byte                 `protobuf:"bytes,8,opt,name=seccomp,proto3" json:"seccomp,omitempty"`                                   // classic BPF program (array of struct sock_filter); empty: none
 	SeccompFlags  uint32                 `protobuf:"varint,9,opt,name=seccomp_flags,json=seccompFlags,proto3" json:"seccomp_flags,omitempty"`    // flags of seccomp(2)
-	PreserveFds   uint32                 `protobuf:"varint,10,opt,name=preserve_fds,json=preserveFds,proto3" json:"preserve_fds,omitempty"`      // reserved
 	NoNewKeyring  bool                   `protobuf:"varint,11,opt,name=no_new_keyring,json=noNewKeyring,proto3" json:"no_new_keyring,omitempty"` // the processes keep the agent's session keyring
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -333,7 +403,7 @@ type CreateContainerRequest struct {
 
 func (x *CreateContainerRequest) Reset() {
 	*x = CreateContainerRequest{}
-	mi := &file_agent_api_agent_proto_msgTypes[5]
+	mi := &file_agent_api_agent_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -345,7 +415,7 @@ func (x *CreateContainerRequest) String() string {
 func (*CreateContainerRequest) ProtoMessage() {}
 
 func (x *CreateContainerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_agent_proto_msgTypes[5]
+	mi := &file_agent_api_agent_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -358,7 +428,7 @@ func (x *CreateContainerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateContainerRequest.ProtoReflect.Descriptor instead.
 func (*CreateContainerRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_agent_proto_rawDescGZIP(), []int{5}
+	return file_agent_api_agent_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *CreateContainerRequest) GetId() string {
@@ -424,13 +494,6 @@ func (x *CreateContainerRequest) GetSeccompFlags() uint32 {
 	return 0
 }
 
-func (x *CreateContainerRequest) GetPreserveFds() uint32 {
-	if x != nil {
-		return x.PreserveFds
-	}
-	return 0
-}
-
 func (x *CreateContainerRequest) GetNoNewKeyring() bool {
 	if x != nil {
 		return x.NoNewKeyring
@@ -447,7 +510,7 @@ type CreateContainerResponse struct {
 
 func (x *CreateContainerResponse) Reset() {
 	*x = CreateContainerResponse{}
-	mi := &file_agent_api_agent_proto_msgTypes[6]
+	mi := &file_agent_api_agent_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -459,7 +522,7 @@ func (x *CreateContainerResponse) String() string {
 func (*CreateContainerResponse) ProtoMessage() {}
 
 func (x *CreateContainerResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_agent_proto_msgTypes[6]
+	mi := &file_agent_api_agent_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -472,7 +535,7 @@ func (x *CreateContainerResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateContainerResponse.ProtoReflect.Descriptor instead.
 func (*CreateContainerResponse) Descriptor() ([]byte, []int) {
-	return file_agent_api_agent_proto_rawDescGZIP(), []int{6}
+	return file_agent_api_agent_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *CreateContainerResponse) GetPid() uint32 {
@@ -491,7 +554,7 @@ type StartContainerRequest struct {
 
 func (x *StartContainerRequest) Reset() {
 	*x = StartContainerRequest{}
-	mi := &file_agent_api_agent_proto_msgTypes[7]
+	mi := &file_agent_api_agent_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -503,7 +566,7 @@ func (x *StartContainerRequest) String() string {
 func (*StartContainerRequest) ProtoMessage() {}
 
 func (x *StartContainerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_agent_proto_msgTypes[7]
+	mi := &file_agent_api_agent_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -516,7 +579,7 @@ func (x *StartContainerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StartContainerRequest.ProtoReflect.Descriptor instead.
 func (*StartContainerRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_agent_proto_rawDescGZIP(), []int{7}
+	return file_agent_api_agent_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *StartContainerRequest) GetId() string {
@@ -542,7 +605,7 @@ type ExecRequest struct {
 
 func (x *ExecRequest) Reset() {
 	*x = ExecRequest{}
-	mi := &file_agent_api_agent_proto_msgTypes[8]
+	mi := &file_agent_api_agent_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -554,7 +617,7 @@ func (x *ExecRequest) String() string {
 func (*ExecRequest) ProtoMessage() {}
 
 func (x *ExecRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_agent_proto_msgTypes[8]
+	mi := &file_agent_api_agent_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -567,7 +630,7 @@ func (x *ExecRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecRequest.ProtoReflect.Descriptor instead.
 func (*ExecRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_agent_proto_rawDescGZIP(), []int{8}
+	return file_agent_api_agent_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *ExecRequest) GetId() string {
@@ -635,7 +698,7 @@ type ExecResponse struct {
 
 func (x *ExecResponse) Reset() {
 	*x = ExecResponse{}
-	mi := &file_agent_api_agent_proto_msgTypes[9]
+	mi := &file_agent_api_agent_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -647,7 +710,7 @@ func (x *ExecResponse) String() string {
 func (*ExecResponse) ProtoMessage() {}
 
 func (x *ExecResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_agent_proto_msgTypes[9]
+	mi := &file_agent_api_agent_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -660,7 +723,7 @@ func (x *ExecResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecResponse.ProtoReflect.Descriptor instead.
 func (*ExecResponse) Descriptor() ([]byte, []int) {
-	return file_agent_api_agent_proto_rawDescGZIP(), []int{9}
+	return file_agent_api_agent_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *ExecResponse) GetPid() uint32 {
@@ -682,7 +745,7 @@ type SignalRequest struct {
 
 func (x *SignalRequest) Reset() {
 	*x = SignalRequest{}
-	mi := &file_agent_api_agent_proto_msgTypes[10]
+	mi := &file_agent_api_agent_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -694,7 +757,7 @@ func (x *SignalRequest) String() string {
 func (*SignalRequest) ProtoMessage() {}
 
 func (x *SignalRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_agent_proto_msgTypes[10]
+	mi := &file_agent_api_agent_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -707,7 +770,7 @@ func (x *SignalRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SignalRequest.ProtoReflect.Descriptor instead.
 func (*SignalRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_agent_proto_rawDescGZIP(), []int{10}
+	return file_agent_api_agent_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *SignalRequest) GetId() string {
@@ -750,7 +813,7 @@ type ResizeRequest struct {
 
 func (x *ResizeRequest) Reset() {
 	*x = ResizeRequest{}
-	mi := &file_agent_api_agent_proto_msgTypes[11]
+	mi := &file_agent_api_agent_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -762,7 +825,7 @@ func (x *ResizeRequest) String() string {
 func (*ResizeRequest) ProtoMessage() {}
 
 func (x *ResizeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_agent_proto_msgTypes[11]
+	mi := &file_agent_api_agent_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -775,7 +838,7 @@ func (x *ResizeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResizeRequest.ProtoReflect.Descriptor instead.
 func (*ResizeRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_agent_proto_rawDescGZIP(), []int{11}
+	return file_agent_api_agent_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *ResizeRequest) GetId() string {
@@ -816,7 +879,7 @@ type WaitRequest struct {
 
 func (x *WaitRequest) Reset() {
 	*x = WaitRequest{}
-	mi := &file_agent_api_agent_proto_msgTypes[12]
+	mi := &file_agent_api_agent_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -828,7 +891,7 @@ func (x *WaitRequest) String() string {
 func (*WaitRequest) ProtoMessage() {}
 
 func (x *WaitRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_agent_proto_msgTypes[12]
+	mi := &file_agent_api_agent_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -841,7 +904,7 @@ func (x *WaitRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WaitRequest.ProtoReflect.Descriptor instead.
 func (*WaitRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_agent_proto_rawDescGZIP(), []int{12}
+	return file_agent_api_agent_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *WaitRequest) GetId() string {
@@ -864,13 +927,14 @@ type WaitResponse struct {
 	OomKilled     bool                   `protobuf:"varint,2,opt,name=oom_killed,json=oomKilled,proto3" json:"oom_killed,omitempty"`
 	StdoutBytes   uint64                 `protobuf:"varint,3,opt,name=stdout_bytes,json=stdoutBytes,proto3" json:"stdout_bytes,omitempty"` // sent on the stream when the process had ended; the terminal's are here
 	StderrBytes   uint64                 `protobuf:"varint,4,opt,name=stderr_bytes,json=stderrBytes,proto3" json:"stderr_bytes,omitempty"`
+	Extra         []*Written             `protobuf:"bytes,5,rep,name=extra,proto3" json:"extra,omitempty"` // of each of Stdio.extra
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *WaitResponse) Reset() {
 	*x = WaitResponse{}
-	mi := &file_agent_api_agent_proto_msgTypes[13]
+	mi := &file_agent_api_agent_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -882,7 +946,7 @@ func (x *WaitResponse) String() string {
 func (*WaitResponse) ProtoMessage() {}
 
 func (x *WaitResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_agent_proto_msgTypes[13]
+	mi := &file_agent_api_agent_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -895,7 +959,7 @@ func (x *WaitResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WaitResponse.ProtoReflect.Descriptor instead.
 func (*WaitResponse) Descriptor() ([]byte, []int) {
-	return file_agent_api_agent_proto_rawDescGZIP(), []int{13}
+	return file_agent_api_agent_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *WaitResponse) GetStatus() uint32 {
@@ -926,6 +990,57 @@ func (x *WaitResponse) GetStderrBytes() uint64 {
 	return 0
 }
 
+func (x *WaitResponse) GetExtra() []*Written {
+	if x != nil {
+		return x.Extra
+	}
+	return nil
+}
+
+type Written struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Bytes         uint64                 `protobuf:"varint,1,opt,name=bytes,proto3" json:"bytes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Written) Reset() {
+	*x = Written{}
+	mi := &file_agent_api_agent_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Written) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Written) ProtoMessage() {}
+
+func (x *Written) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_api_agent_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Written.ProtoReflect.Descriptor instead.
+func (*Written) Descriptor() ([]byte, []int) {
+	return file_agent_api_agent_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *Written) GetBytes() uint64 {
+	if x != nil {
+		return x.Bytes
+	}
+	return 0
+}
+
 type ProcessesRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
@@ -935,7 +1050,7 @@ type ProcessesRequest struct {
 
 func (x *ProcessesRequest) Reset() {
 	*x = ProcessesRequest{}
-	mi := &file_agent_api_agent_proto_msgTypes[14]
+	mi := &file_agent_api_agent_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -947,7 +1062,7 @@ func (x *ProcessesRequest) String() string {
 func (*ProcessesRequest) ProtoMessage() {}
 
 func (x *ProcessesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_agent_proto_msgTypes[14]
+	mi := &file_agent_api_agent_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -960,7 +1075,7 @@ func (x *ProcessesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProcessesRequest.ProtoReflect.Descriptor instead.
 func (*ProcessesRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_agent_proto_rawDescGZIP(), []int{14}
+	return file_agent_api_agent_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *ProcessesRequest) GetId() string {
@@ -984,7 +1099,7 @@ type Process struct {
 
 func (x *Process) Reset() {
 	*x = Process{}
-	mi := &file_agent_api_agent_proto_msgTypes[15]
+	mi := &file_agent_api_agent_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -996,7 +1111,7 @@ func (x *Process) String() string {
 func (*Process) ProtoMessage() {}
 
 func (x *Process) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_agent_proto_msgTypes[15]
+	mi := &file_agent_api_agent_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1009,7 +1124,7 @@ func (x *Process) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Process.ProtoReflect.Descriptor instead.
 func (*Process) Descriptor() ([]byte, []int) {
-	return file_agent_api_agent_proto_rawDescGZIP(), []int{15}
+	return file_agent_api_agent_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Process) GetPid() uint32 {
@@ -1063,7 +1178,7 @@ type ProcessesResponse struct {
 
 func (x *ProcessesResponse) Reset() {
 	*x = ProcessesResponse{}
-	mi := &file_agent_api_agent_proto_msgTypes[16]
+	mi := &file_agent_api_agent_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1075,7 +1190,7 @@ func (x *ProcessesResponse) String() string {
 func (*ProcessesResponse) ProtoMessage() {}
 
 func (x *ProcessesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_agent_proto_msgTypes[16]
+	mi := &file_agent_api_agent_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1088,7 +1203,7 @@ func (x *ProcessesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProcessesResponse.ProtoReflect.Descriptor instead.
 func (*ProcessesResponse) Descriptor() ([]byte, []int) {
-	return file_agent_api_agent_proto_rawDescGZIP(), []int{16}
+	return file_agent_api_agent_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *ProcessesResponse) GetProcesses() []*Process {
@@ -1109,7 +1224,7 @@ type FreezeRequest struct {
 
 func (x *FreezeRequest) Reset() {
 	*x = FreezeRequest{}
-	mi := &file_agent_api_agent_proto_msgTypes[17]
+	mi := &file_agent_api_agent_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1121,7 +1236,7 @@ func (x *FreezeRequest) String() string {
 func (*FreezeRequest) ProtoMessage() {}
 
 func (x *FreezeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_agent_proto_msgTypes[17]
+	mi := &file_agent_api_agent_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1134,7 +1249,7 @@ func (x *FreezeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FreezeRequest.ProtoReflect.Descriptor instead.
 func (*FreezeRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_agent_proto_rawDescGZIP(), []int{17}
+	return file_agent_api_agent_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *FreezeRequest) GetId() string {
@@ -1167,7 +1282,7 @@ type DeleteContainerRequest struct {
 
 func (x *DeleteContainerRequest) Reset() {
 	*x = DeleteContainerRequest{}
-	mi := &file_agent_api_agent_proto_msgTypes[18]
+	mi := &file_agent_api_agent_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1179,7 +1294,7 @@ func (x *DeleteContainerRequest) String() string {
 func (*DeleteContainerRequest) ProtoMessage() {}
 
 func (x *DeleteContainerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_agent_proto_msgTypes[18]
+	mi := &file_agent_api_agent_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1192,7 +1307,7 @@ func (x *DeleteContainerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteContainerRequest.ProtoReflect.Descriptor instead.
 func (*DeleteContainerRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_agent_proto_rawDescGZIP(), []int{18}
+	return file_agent_api_agent_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *DeleteContainerRequest) GetId() string {
@@ -1210,7 +1325,7 @@ type StatsRequest struct {
 
 func (x *StatsRequest) Reset() {
 	*x = StatsRequest{}
-	mi := &file_agent_api_agent_proto_msgTypes[19]
+	mi := &file_agent_api_agent_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1222,7 +1337,7 @@ func (x *StatsRequest) String() string {
 func (*StatsRequest) ProtoMessage() {}
 
 func (x *StatsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_agent_proto_msgTypes[19]
+	mi := &file_agent_api_agent_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1235,7 +1350,7 @@ func (x *StatsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatsRequest.ProtoReflect.Descriptor instead.
 func (*StatsRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_agent_proto_rawDescGZIP(), []int{19}
+	return file_agent_api_agent_proto_rawDescGZIP(), []int{21}
 }
 
 type StatsResponse struct {
@@ -1249,7 +1364,7 @@ type StatsResponse struct {
 
 func (x *StatsResponse) Reset() {
 	*x = StatsResponse{}
-	mi := &file_agent_api_agent_proto_msgTypes[20]
+	mi := &file_agent_api_agent_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1261,7 +1376,7 @@ func (x *StatsResponse) String() string {
 func (*StatsResponse) ProtoMessage() {}
 
 func (x *StatsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_agent_proto_msgTypes[20]
+	mi := &file_agent_api_agent_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1274,7 +1389,7 @@ func (x *StatsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatsResponse.ProtoReflect.Descriptor instead.
 func (*StatsResponse) Descriptor() ([]byte, []int) {
-	return file_agent_api_agent_proto_rawDescGZIP(), []int{20}
+	return file_agent_api_agent_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *StatsResponse) GetMemTotal() uint64 {
@@ -1319,11 +1434,16 @@ const file_agent_api_agent_proto_rawDesc = "" +
 	"\bfeatures\x18\x04 \x01(\fR\bfeatures\"0\n" +
 	"\x04Tree\x12\x14\n" +
 	"\x05mount\x18\x01 \x01(\x05R\x05mount\x12\x12\n" +
-	"\x04path\x18\x02 \x01(\tR\x04path\"M\n" +
+	"\x04path\x18\x02 \x01(\tR\x04path\"x\n" +
 	"\x05Stdio\x12\x14\n" +
 	"\x05stdin\x18\x01 \x01(\fR\x05stdin\x12\x16\n" +
 	"\x06stdout\x18\x02 \x01(\fR\x06stdout\x12\x16\n" +
-	"\x06stderr\x18\x03 \x01(\fR\x06stderr\"\xe8\x02\n" +
+	"\x06stderr\x18\x03 \x01(\fR\x06stderr\x12)\n" +
+	"\x05extra\x18\x04 \x03(\v2\x13.runv.agent.v1.FileR\x05extra\"J\n" +
+	"\x04File\x12\x14\n" +
+	"\x05token\x18\x01 \x01(\fR\x05token\x12\x14\n" +
+	"\x05reads\x18\x02 \x01(\bR\x05reads\x12\x16\n" +
+	"\x06writes\x18\x03 \x01(\bR\x06writes\"\xcb\x02\n" +
 	"\x16CreateContainerRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04spec\x18\x02 \x01(\fR\x04spec\x12)\n" +
@@ -1333,10 +1453,9 @@ const file_agent_api_agent_proto_rawDesc = "" +
 	"\x04cols\x18\x06 \x01(\rR\x04cols\x12#\n" +
 	"\rdevice_filter\x18\a \x01(\fR\fdeviceFilter\x12\x18\n" +
 	"\aseccomp\x18\b \x01(\fR\aseccomp\x12#\n" +
-	"\rseccomp_flags\x18\t \x01(\rR\fseccompFlags\x12!\n" +
-	"\fpreserve_fds\x18\n" +
-	" \x01(\rR\vpreserveFds\x12$\n" +
-	"\x0eno_new_keyring\x18\v \x01(\bR\fnoNewKeyring\"+\n" +
+	"\rseccomp_flags\x18\t \x01(\rR\fseccompFlags\x12$\n" +
+	"\x0eno_new_keyring\x18\v \x01(\bR\fnoNewKeyringJ\x04\b\n" +
+	"\x10\v\"+\n" +
 	"\x17CreateContainerResponse\x12\x10\n" +
 	"\x03pid\x18\x01 \x01(\rR\x03pid\"'\n" +
 	"\x15StartContainerRequest\x12\x0e\n" +
@@ -1364,13 +1483,16 @@ const file_agent_api_agent_proto_rawDesc = "" +
 	"\x04cols\x18\x04 \x01(\rR\x04cols\"6\n" +
 	"\vWaitRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x17\n" +
-	"\aexec_id\x18\x02 \x01(\tR\x06execId\"\x8b\x01\n" +
+	"\aexec_id\x18\x02 \x01(\tR\x06execId\"\xb9\x01\n" +
 	"\fWaitResponse\x12\x16\n" +
 	"\x06status\x18\x01 \x01(\rR\x06status\x12\x1d\n" +
 	"\n" +
 	"oom_killed\x18\x02 \x01(\bR\toomKilled\x12!\n" +
 	"\fstdout_bytes\x18\x03 \x01(\x04R\vstdoutBytes\x12!\n" +
-	"\fstderr_bytes\x18\x04 \x01(\x04R\vstderrBytes\"\"\n" +
+	"\fstderr_bytes\x18\x04 \x01(\x04R\vstderrBytes\x12,\n" +
+	"\x05extra\x18\x05 \x03(\v2\x16.runv.agent.v1.WrittenR\x05extra\"\x1f\n" +
+	"\aWritten\x12\x14\n" +
+	"\x05bytes\x18\x01 \x01(\x04R\x05bytes\"\"\n" +
 	"\x10ProcessesRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\"\x8e\x01\n" +
 	"\aProcess\x12\x10\n" +
@@ -1419,62 +1541,66 @@ func file_agent_api_agent_proto_rawDescGZIP() []byte {
 	return file_agent_api_agent_proto_rawDescData
 }
 
-var file_agent_api_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
+var file_agent_api_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 23)
 var file_agent_api_agent_proto_goTypes = []any{
 	(*Empty)(nil),                   // 0: runv.agent.v1.Empty
 	(*ConfigureRequest)(nil),        // 1: runv.agent.v1.ConfigureRequest
 	(*ConfigureResponse)(nil),       // 2: runv.agent.v1.ConfigureResponse
 	(*Tree)(nil),                    // 3: runv.agent.v1.Tree
 	(*Stdio)(nil),                   // 4: runv.agent.v1.Stdio
-	(*CreateContainerRequest)(nil),  // 5: runv.agent.v1.CreateContainerRequest
-	(*CreateContainerResponse)(nil), // 6: runv.agent.v1.CreateContainerResponse
-	(*StartContainerRequest)(nil),   // 7: runv.agent.v1.StartContainerRequest
-	(*ExecRequest)(nil),             // 8: runv.agent.v1.ExecRequest
-	(*ExecResponse)(nil),            // 9: runv.agent.v1.ExecResponse
-	(*SignalRequest)(nil),           // 10: runv.agent.v1.SignalRequest
-	(*ResizeRequest)(nil),           // 11: runv.agent.v1.ResizeRequest
-	(*WaitRequest)(nil),             // 12: runv.agent.v1.WaitRequest
-	(*WaitResponse)(nil),            // 13: runv.agent.v1.WaitResponse
-	(*ProcessesRequest)(nil),        // 14: runv.agent.v1.ProcessesRequest
-	(*Process)(nil),                 // 15: runv.agent.v1.Process
-	(*ProcessesResponse)(nil),       // 16: runv.agent.v1.ProcessesResponse
-	(*FreezeRequest)(nil),           // 17: runv.agent.v1.FreezeRequest
-	(*DeleteContainerRequest)(nil),  // 18: runv.agent.v1.DeleteContainerRequest
-	(*StatsRequest)(nil),            // 19: runv.agent.v1.StatsRequest
-	(*StatsResponse)(nil),           // 20: runv.agent.v1.StatsResponse
+	(*File)(nil),                    // 5: runv.agent.v1.File
+	(*CreateContainerRequest)(nil),  // 6: runv.agent.v1.CreateContainerRequest
+	(*CreateContainerResponse)(nil), // 7: runv.agent.v1.CreateContainerResponse
+	(*StartContainerRequest)(nil),   // 8: runv.agent.v1.StartContainerRequest
+	(*ExecRequest)(nil),             // 9: runv.agent.v1.ExecRequest
+	(*ExecResponse)(nil),            // 10: runv.agent.v1.ExecResponse
+	(*SignalRequest)(nil),           // 11: runv.agent.v1.SignalRequest
+	(*ResizeRequest)(nil),           // 12: runv.agent.v1.ResizeRequest
+	(*WaitRequest)(nil),             // 13: runv.agent.v1.WaitRequest
+	(*WaitResponse)(nil),            // 14: runv.agent.v1.WaitResponse
+	(*Written)(nil),                 // 15: runv.agent.v1.Written
+	(*ProcessesRequest)(nil),        // 16: runv.agent.v1.ProcessesRequest
+	(*Process)(nil),                 // 17: runv.agent.v1.Process
+	(*ProcessesResponse)(nil),       // 18: runv.agent.v1.ProcessesResponse
+	(*FreezeRequest)(nil),           // 19: runv.agent.v1.FreezeRequest
+	(*DeleteContainerRequest)(nil),  // 20: runv.agent.v1.DeleteContainerRequest
+	(*StatsRequest)(nil),            // 21: runv.agent.v1.StatsRequest
+	(*StatsResponse)(nil),           // 22: runv.agent.v1.StatsResponse
 }
 var file_agent_api_agent_proto_depIdxs = []int32{
-	3,  // 0: runv.agent.v1.CreateContainerRequest.trees:type_name -> runv.agent.v1.Tree
-	4,  // 1: runv.agent.v1.CreateContainerRequest.stdio:type_name -> runv.agent.v1.Stdio
-	4,  // 2: runv.agent.v1.ExecRequest.stdio:type_name -> runv.agent.v1.Stdio
-	15, // 3: runv.agent.v1.ProcessesResponse.processes:type_name -> runv.agent.v1.Process
-	1,  // 4: runv.agent.v1.Agent.Configure:input_type -> runv.agent.v1.ConfigureRequest
-	5,  // 5: runv.agent.v1.Agent.CreateContainer:input_type -> runv.agent.v1.CreateContainerRequest
-	7,  // 6: runv.agent.v1.Agent.StartContainer:input_type -> runv.agent.v1.StartContainerRequest
-	8,  // 7: runv.agent.v1.Agent.Exec:input_type -> runv.agent.v1.ExecRequest
-	10, // 8: runv.agent.v1.Agent.Signal:input_type -> runv.agent.v1.SignalRequest
-	11, // 9: runv.agent.v1.Agent.Resize:input_type -> runv.agent.v1.ResizeRequest
-	12, // 10: runv.agent.v1.Agent.Wait:input_type -> runv.agent.v1.WaitRequest
-	14, // 11: runv.agent.v1.Agent.Processes:input_type -> runv.agent.v1.ProcessesRequest
-	17, // 12: runv.agent.v1.Agent.Freeze:input_type -> runv.agent.v1.FreezeRequest
-	18, // 13: runv.agent.v1.Agent.DeleteContainer:input_type -> runv.agent.v1.DeleteContainerRequest
-	19, // 14: runv.agent.v1.Agent.Stats:input_type -> runv.agent.v1.StatsRequest
-	2,  // 15: runv.agent.v1.Agent.Configure:output_type -> runv.agent.v1.ConfigureResponse
-	6,  // 16: runv.agent.v1.Agent.CreateContainer:output_type -> runv.agent.v1.CreateContainerResponse
-	0,  // 17: runv.agent.v1.Agent.StartContainer:output_type -> runv.agent.v1.Empty
-	9,  // 18: runv.agent.v1.Agent.Exec:output_type -> runv.agent.v1.ExecResponse
-	0,  // 19: runv.agent.v1.Agent.Signal:output_type -> runv.agent.v1.Empty
-	0,  // 20: runv.agent.v1.Agent.Resize:output_type -> runv.agent.v1.Empty
-	13, // 21: runv.agent.v1.Agent.Wait:output_type -> runv.agent.v1.WaitResponse
-	16, // 22: runv.agent.v1.Agent.Processes:output_type -> runv.agent.v1.ProcessesResponse
-	0,  // 23: runv.agent.v1.Agent.Freeze:output_type -> runv.agent.v1.Empty
-	0,  // 24: runv.agent.v1.Agent.DeleteContainer:output_type -> runv.agent.v1.Empty
-	20, // 25: runv.agent.v1.Agent.Stats:output_type -> runv.agent.v1.StatsResponse
-	15, // [15:26] is the sub-list for method output_type
-	4,  // [4:15] is the sub-list for method input_type
-	4,  // [4:4] is the sub-list for extension type_name
-	4,  // [4:4] is the sub-list for extension extendee
-	0,  // [0:4] is the sub-list for field type_name
+	5,  // 0: runv.agent.v1.Stdio.extra:type_name -> runv.agent.v1.File
+	3,  // 1: runv.agent.v1.CreateContainerRequest.trees:type_name -> runv.agent.v1.Tree
+	4,  // 2: runv.agent.v1.CreateContainerRequest.stdio:type_name -> runv.agent.v1.Stdio
+	4,  // 3: runv.agent.v1.ExecRequest.stdio:type_name -> runv.agent.v1.Stdio
+	15, // 4: runv.agent.v1.WaitResponse.extra:type_name -> runv.agent.v1.Written
+	17, // 5: runv.agent.v1.ProcessesResponse.processes:type_name -> runv.agent.v1.Process
+	1,  // 6: runv.agent.v1.Agent.Configure:input_type -> runv.agent.v1.ConfigureRequest
+	6,  // 7: runv.agent.v1.Agent.CreateContainer:input_type -> runv.agent.v1.CreateContainerRequest
+	8,  // 8: runv.agent.v1.Agent.StartContainer:input_type -> runv.agent.v1.StartContainerRequest
+	9,  // 9: runv.agent.v1.Agent.Exec:input_type -> runv.agent.v1.ExecRequest
+	11, // 10: runv.agent.v1.Agent.Signal:input_type -> runv.agent.v1.SignalRequest
+	12, // 11: runv.agent.v1.Agent.Resize:input_type -> runv.agent.v1.ResizeRequest
+	13, // 12: runv.agent.v1.Agent.Wait:input_type -> runv.agent.v1.WaitRequest
+	16, // 13: runv.agent.v1.Agent.Processes:input_type -> runv.agent.v1.ProcessesRequest
+	19, // 14: runv.agent.v1.Agent.Freeze:input_type -> runv.agent.v1.FreezeRequest
+	20, // 15: runv.agent.v1.Agent.DeleteContainer:input_type -> runv.agent.v1.DeleteContainerRequest
+	21, // 16: runv.agent.v1.Agent.Stats:input_type -> runv.agent.v1.StatsRequest
+	2,  // 17: runv.agent.v1.Agent.Configure:output_type -> runv.agent.v1.ConfigureResponse
+	7,  // 18: runv.agent.v1.Agent.CreateContainer:output_type -> runv.agent.v1.CreateContainerResponse
+	0,  // 19: runv.agent.v1.Agent.StartContainer:output_type -> runv.agent.v1.Empty
+	10, // 20: runv.agent.v1.Agent.Exec:output_type -> runv.agent.v1.ExecResponse
+	0,  // 21: runv.agent.v1.Agent.Signal:output_type -> runv.agent.v1.Empty
+	0,  // 22: runv.agent.v1.Agent.Resize:output_type -> runv.agent.v1.Empty
+	14, // 23: runv.agent.v1.Agent.Wait:output_type -> runv.agent.v1.WaitResponse
+	18, // 24: runv.agent.v1.Agent.Processes:output_type -> runv.agent.v1.ProcessesResponse
+	0,  // 25: runv.agent.v1.Agent.Freeze:output_type -> runv.agent.v1.Empty
+	0,  // 26: runv.agent.v1.Agent.DeleteContainer:output_type -> runv.agent.v1.Empty
+	22, // 27: runv.agent.v1.Agent.Stats:output_type -> runv.agent.v1.StatsResponse
+	17, // [17:28] is the sub-list for method output_type
+	6,  // [6:17] is the sub-list for method input_type
+	6,  // [6:6] is the sub-list for extension type_name
+	6,  // [6:6] is the sub-list for extension extendee
+	0,  // [0:6] is the sub-list for field type_name
 }
 
 func init() { file_agent_api_agent_proto_init() }
@@ -1488,7 +1614,7 @@ func file_agent_api_agent_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_agent_api_agent_proto_rawDesc), len(file_agent_api_agent_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   21,
+			NumMessages:   23,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -53,6 +53,7 @@ type Exit struct {
 	// Stdout counts what was written to stdout or the terminal until the
 	// process ended, Stderr the same of stderr. Bytes.
 	Stdout, Stderr uint64
+	Extra          []uint64 // the same of each of Stdio.Extra
 }
 
 // Pid returns the first process's id in the guest's root pid namespace.
@@ -168,9 +169,9 @@ func (c *Container) watchInit() {
 	<-p.proc.Done()
 	_ = c.group.Kill()
 	_ = c.group.WaitEmpty(context.Background())
-	stdout, stderr := p.io.ended()
+	p.io.ended(&p.exit)
 	p.io.drain()
-	p.exit = Exit{Status: p.proc.Status(), OOMKilled: c.group.OOMKilled(), Stdout: stdout, Stderr: stderr}
+	p.exit.Status, p.exit.OOMKilled = p.proc.Status(), c.group.OOMKilled()
 	close(p.done)
 }
 
@@ -181,8 +182,8 @@ const maxFinished = 256
 // watchExec reports the end of a further process.
 func (c *Container) watchExec(id string, p *process) {
 	<-p.proc.Done()
-	stdout, stderr := p.io.ended()
-	p.exit = Exit{Status: p.proc.Status(), OOMKilled: c.group.OOMKilled(), Stdout: stdout, Stderr: stderr}
+	p.io.ended(&p.exit)
+	p.exit.Status, p.exit.OOMKilled = p.proc.Status(), c.group.OOMKilled()
 	close(p.done)
 	// The streams close themselves when the last process closes them; the
 	// container's end closes them otherwise.

@@ -62,7 +62,7 @@ func (c *Container) create(r *CreateRequest) error {
 	st := &streams{buffers: &c.m.buffers, rows: config.Rows, cols: config.Cols}
 	c.init = &process{io: st, done: make(chan struct{})}
 	terminal := c.spec.Process.Terminal
-	if err := st.dial(c.m.Dial, r.Stdio, terminal); err != nil {
+	if err := st.dial(c.m.Dial, r.Stdio.files(terminal)); err != nil {
 		st.close()
 		return err
 	}
@@ -180,7 +180,7 @@ func (c *Container) spawn(config *setup.Config) error {
 		return err
 	}
 	defer theirs.Close()
-	fds, err := c.init.io.stdio(config.Process.Terminal, guestID(config.Process.User.UID, c.spec.Linux.UIDMappings))
+	fds, err := c.init.io.descriptors(config.Process.Terminal, guestID(config.Process.User.UID, c.spec.Linux.UIDMappings))
 	if err != nil {
 		peer.Close()
 		return err
@@ -193,11 +193,15 @@ func (c *Container) spawn(config *setup.Config) error {
 	}
 	defer unix.Close(group)
 
+	files := make([]uintptr, 0, len(fds)+2)
+	for _, fd := range fds {
+		files = append(files, uintptr(fd))
+	}
 	attr := &syscall.ProcAttr{
 		Dir: "/",
 		// A process of milliseconds needs one thread for its Go code.
 		Env:   []string{"GOMAXPROCS=1"},
-		Files: []uintptr{uintptr(fds[0]), uintptr(fds[1]), uintptr(fds[2]), theirs.Fd(), file.Fd()},
+		Files: append(files, theirs.Fd(), file.Fd()),
 		Sys: &syscall.SysProcAttr{
 			Cloneflags:  c.ns &^ unix.CLONE_NEWCGROUP,
 			UseCgroupFD: true, CgroupFD: group,
@@ -210,7 +214,7 @@ func (c *Container) spawn(config *setup.Config) error {
 		attr.Sys.Credential = &syscall.Credential{}
 	}
 	c.init.proc, err = c.m.Reaper.Start(func() (int, error) {
-		pid, err := syscall.ForkExec(c.m.Exe, []string{setup.Argv0}, attr)
+		pid, err := syscall.ForkExec(c.m.Exe, setup.Argv(len(fds)), attr)
 		if err == nil {
 			c.pidfd, err = unix.PidfdOpen(pid, 0)
 		}

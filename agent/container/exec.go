@@ -117,7 +117,7 @@ func (c *Container) inherit(p *specs.Process) {
 
 func (c *Container) runExec(r *ExecRequest, p *process, settings *task.Settings) error {
 	sp := settings.Process
-	if err := p.io.dial(c.m.Dial, r.Stdio, sp.Terminal); err != nil {
+	if err := p.io.dial(c.m.Dial, r.Stdio.files(sp.Terminal)); err != nil {
 		return err
 	}
 	type forked struct {
@@ -166,17 +166,16 @@ func (c *Container) join(p *process, settings *task.Settings) (*task.Child, erro
 	}
 	defer unix.Close(group)
 	uid := guestID(sp.User.UID, c.spec.Linux.UIDMappings)
-	fds, err := p.io.stdio(sp.Terminal, uid)
+	fds, err := p.io.descriptors(sp.Terminal, uid)
 	if err != nil {
 		return nil, err
 	}
-	defer func() { closeAll(fds) }()
+	defer closeAll(fds)
 	if err := c.enter(); err != nil {
 		return nil, err
 	}
 	if sp.Terminal {
-		closeAll(fds)
-		if fds, err = p.io.openTerminal(uid); err != nil {
+		if err := p.io.openTerminal(fds[:3], uid); err != nil {
 			return nil, err
 		}
 	}
@@ -276,8 +275,8 @@ func (c *Container) asUser(u specs.User) (restore func(), err error) {
 }
 
 // fork makes the process, which waits at its gate.
-func (c *Container) fork(p *process, settings *task.Settings, fds [3]int, group int, path string, env []string) (*task.Child, error) {
-	pipes, err := task.NewPipes()
+func (c *Container) fork(p *process, settings *task.Settings, fds []int, group int, path string, env []string) (*task.Child, error) {
+	pipes, err := task.NewPipes(len(fds))
 	if err != nil {
 		return nil, err
 	}
@@ -300,7 +299,7 @@ func (c *Container) fork(p *process, settings *task.Settings, fds [3]int, group 
 	return child, err
 }
 
-func (c *Container) script(settings *task.Settings, pipes *task.Pipes, fds [3]int, path string, env []string) (task.Script, error) {
+func (c *Container) script(settings *task.Settings, pipes *task.Pipes, fds []int, path string, env []string) (task.Script, error) {
 	keyring, err := settings.Keyring()
 	if err != nil {
 		return nil, err
@@ -326,29 +325,23 @@ func (c *Container) script(settings *task.Settings, pipes *task.Pipes, fds [3]in
 	return append(s, exec...), nil
 }
 
-// openTerminal makes a pty of the container that the calling thread has entered.
-func (st *streams) openTerminal(uid int) ([3]int, error) {
-	none := [3]int{-1, -1, -1}
+// openTerminal makes a pty of the container that the calling thread has entered,
+// and puts it in the place of a process's first descriptors.
+func (st *streams) openTerminal(fds []int, uid int) error {
 	master, slave, _, err := setup.OpenTerminal(0, 0)
 	if err != nil {
-		return none, fmt.Errorf("set up the console: %w", err)
+		return fmt.Errorf("set up the console: %w", err)
 	}
 	m, s := os.NewFile(uintptr(master), "ptmx"), os.NewFile(uintptr(slave), "pts")
 	if uid >= 0 {
 		_ = unix.Fchown(slave, uid, -1) // as runc: not possible everywhere
 	}
-	fds := none
-	for i := range fds {
-		if fds[i], err = task.High(slave); err != nil {
-			break
+	for _, fd := range fds {
+		if err := unix.Dup3(slave, fd, unix.O_CLOEXEC); err != nil {
+			m.Close()
+			s.Close()
+			return os.NewSyscallError("dup3", err)
 		}
 	}
-	if err == nil {
-		err = st.terminal(m, s)
-	}
-	if err != nil {
-		closeAll(fds)
-		return none, err
-	}
-	return fds, nil
+	return st.terminal(m, s)
 }

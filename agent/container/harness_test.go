@@ -225,9 +225,15 @@ func baseSpec(args ...string) *specs.Spec {
 // create makes a container called after the test.
 func (e *env) create(t *testing.T, s *specs.Spec, trees ...Tree) (*job, error) {
 	t.Helper()
+	return e.createWith(t, s, nil, trees...)
+}
+
+// createWith is create with descriptors behind stdio.
+func (e *env) createWith(t *testing.T, s *specs.Spec, extra []File, trees ...Tree) (*job, error) {
+	t.Helper()
 	b := wire.MarshalSpec(s)
 	id := fmt.Sprintf("runv-test-%d-%d", os.Getpid(), time.Now().UnixNano())
-	io := Stdio{Stdin: e.token("in" + id[len(id)-8:])}
+	io := Stdio{Stdin: e.token("in" + id[len(id)-8:]), Extra: extra}
 	if !s.Process.Terminal {
 		io.Stdout, io.Stderr = e.token("out"+id[len(id)-8:]), e.token("err"+id[len(id)-8:])
 	}

@@ -16,54 +16,104 @@ import (
 // is /dev/null. A terminal is Stdin, in both directions.
 type Stdio struct {
 	Stdin, Stdout, Stderr []byte
+	Extra                 []File // descriptors 3, 4, …
 }
 
-func (s Stdio) token(i int) []byte { return [...][]byte{s.Stdin, s.Stdout, s.Stderr}[i] }
+// File is a descriptor of a process that is a stream: a pipe, or a socket if the
+// process both reads and writes.
+type File struct {
+	Token         []byte // empty: /dev/null
+	Reads, Writes bool
+}
+
+// files are all of them, by their numbers. With a terminal the first three are
+// the terminal, which is the first one's stream.
+func (s Stdio) files(terminal bool) []File {
+	files := []File{{Token: s.Stdin, Reads: true}, {}, {}}
+	if !terminal {
+		files[1], files[2] = File{Token: s.Stdout, Writes: true}, File{Token: s.Stderr, Writes: true}
+	}
+	return append(files, s.Extra...)
+}
+
+// output is what a process writes to: *stream.Output or *stream.Duplex.
+type output interface {
+	Written() uint64
+	Done() <-chan struct{}
+	Close()
+}
 
 // streams are the agent's side of a process's streams.
 type streams struct {
 	buffers *stream.Buffers
-	conns   [3]stream.Conn // until something copies
+	files   []File
+	conns   []stream.Conn // of the files, until something copies
 
 	mu         sync.Mutex
-	in         *stream.Input
-	out        [2]*stream.Output // stdout, stderr
+	in         *stream.Input   // stdin
+	extra      []*stream.Input // as long as somebody may read them
+	out        []output        // of the files; nil where nothing is written
 	term       *stream.Terminal
 	rows, cols uint16 // asked for; 0: unknown
 	closed     bool
 }
 
+// maxDials is how many connections are opened at once: the host takes no more
+// than a few that have not said yet what they are.
+const maxDials = 16
+
 // dial opens the connections of all streams at once: each costs a round trip to
 // the host.
-func (st *streams) dial(d stream.Dialer, s Stdio, terminal bool) error {
+func (st *streams) dial(d stream.Dialer, files []File) error {
+	st.files = files
+	st.conns, st.out = make([]stream.Conn, len(files)), make([]output, len(files))
 	var wg sync.WaitGroup
-	var errs [3]error
-	for i := range st.conns {
-		if len(s.token(i)) == 0 || (terminal && i > 0) {
+	errs := make([]error, len(files))
+	room := make(chan struct{}, maxDials)
+	for i, f := range files {
+		if len(f.Token) == 0 {
 			continue
 		}
-		wg.Go(func() { st.conns[i], errs[i] = stream.Open(d, s.token(i)) })
+		room <- struct{}{}
+		wg.Go(func() {
+			st.conns[i], errs[i] = stream.Open(d, f.Token)
+			<-room
+		})
 	}
 	wg.Wait()
-	return errors.Join(errs[:]...)
+	return errors.Join(errs...)
 }
 
-// stdio makes the descriptors that become the process's 0 to 2: pipes, or for a
-// terminal that is still to be made the null device.
-func (st *streams) stdio(terminal bool, uid int) ([3]int, error) {
-	if !terminal {
-		return st.pipes(uid)
-	}
-	fds := [3]int{-1, -1, -1}
-	for i := range fds {
-		fd, err := openNull()
+// descriptors makes those that become the process's 0, 1, …: pipes and sockets,
+// or for a terminal that is still to be made the null device. The caller closes
+// them after the fork.
+func (st *streams) descriptors(terminal bool, uid int) ([]int, error) {
+	fds := make([]int, 0, len(st.files))
+	for i := range st.files {
+		var fd int
+		var err error
+		if terminal && i < 3 {
+			fd, err = openNull()
+		} else {
+			fd, err = st.descriptor(i, uid)
+		}
+		if err == nil {
+			fd, err = st.high(fd)
+		}
 		if err != nil {
 			closeAll(fds)
-			return fds, err
+			return nil, err
 		}
-		fds[i] = fd
+		fds = append(fds, fd)
 	}
 	return fds, nil
+}
+
+// high moves a descriptor: a child numbers its own anew, and no source may be in
+// the way.
+func (st *streams) high(fd int) (int, error) {
+	defer unix.Close(fd)
+	return task.High(fd, len(st.files))
 }
 
 func openNull() (int, error) {
@@ -74,50 +124,32 @@ func openNull() (int, error) {
 	return fd, nil
 }
 
-// pipes makes the descriptors that become the process's 0 to 2, owned by uid so
-// that it can open /dev/stdout again. The caller closes them after the fork.
-func (st *streams) pipes(uid int) ([3]int, error) {
-	fds := [3]int{-1, -1, -1}
-	for i := range fds {
-		fd, err := st.pipe(i, uid)
-		if err != nil {
-			closeAll(fds)
-			return fds, err
-		}
-		// A child numbers its descriptors anew: no source may be in the way.
-		fds[i], err = task.High(fd)
-		unix.Close(fd)
-		if err != nil {
-			closeAll(fds)
-			return fds, err
-		}
-	}
-	return fds, nil
-}
-
-func (st *streams) pipe(i, uid int) (int, error) {
-	conn := st.conns[i]
+// descriptor makes one of a process, and copies for it from now on.
+func (st *streams) descriptor(i, uid int) (int, error) {
+	conn, f := st.conns[i], st.files[i]
 	if conn == nil {
 		return openNull()
 	}
-	fd, ours, err := stream.Pipe(i == 0)
+	fd, ours, err := pipeFor(f, uid)
 	if err != nil {
 		return -1, err
-	}
-	if uid >= 0 {
-		if err := unix.Fchown(fd, uid, -1); err != nil {
-			unix.Close(fd)
-			ours.Close()
-			return -1, os.NewSyscallError("fchown", err)
-		}
 	}
 	st.conns[i] = nil
 	st.mu.Lock()
 	defer st.mu.Unlock()
-	if i == 0 {
-		st.in, err = st.buffers.NewInput(conn, ours)
-	} else {
-		st.out[i-1], err = st.buffers.NewOutput(conn, ours)
+	switch {
+	case f.Reads && f.Writes:
+		var d *stream.Duplex
+		if d, err = st.buffers.NewDuplex(conn, ours); err == nil {
+			st.out[i] = d
+		}
+	case f.Writes:
+		var o *stream.Output
+		if o, err = st.buffers.NewOutput(conn, ours); err == nil {
+			st.out[i] = o
+		}
+	default:
+		err = st.input(i, conn, ours)
 	}
 	if err != nil {
 		unix.Close(fd)
@@ -126,11 +158,43 @@ func (st *streams) pipe(i, uid int) (int, error) {
 	return fd, nil
 }
 
-func closeAll(fds [3]int) {
-	for _, fd := range fds {
-		if fd >= 0 {
+// input copies to a pipe. stdin ends with the process, another one with the last
+// who has it open.
+func (st *streams) input(i int, conn stream.Conn, ours *os.File) error {
+	in, err := st.buffers.NewInput(conn, ours)
+	if err != nil {
+		return err
+	}
+	if i == 0 {
+		st.in = in
+		return nil
+	}
+	st.extra = append(st.extra, in)
+	return in.EndWithReaders()
+}
+
+// pipeFor makes the process's end and ours of a file. The process's is owned by
+// uid, so that it can open /dev/stdout again.
+func pipeFor(f File, uid int) (fd int, ours *os.File, err error) {
+	if f.Reads && f.Writes {
+		return stream.Socket()
+	}
+	if fd, ours, err = stream.Pipe(f.Reads); err != nil {
+		return -1, nil, err
+	}
+	if uid >= 0 {
+		if err := unix.Fchown(fd, uid, -1); err != nil {
 			unix.Close(fd)
+			ours.Close()
+			return -1, nil, os.NewSyscallError("fchown", err)
 		}
+	}
+	return fd, ours, nil
+}
+
+func closeAll(fds []int) {
+	for _, fd := range fds {
+		unix.Close(fd)
 	}
 }
 
@@ -140,7 +204,7 @@ func (st *streams) terminal(master, slave *os.File) error {
 		return os.NewSyscallError("fcntl", err)
 	}
 	// A file knows at its making whether it can be polled.
-	fd, err := task.High(int(master.Fd()))
+	fd, err := task.High(int(master.Fd()), len(st.files))
 	master.Close()
 	if err != nil {
 		return err
@@ -176,9 +240,9 @@ func (st *streams) resize(rows, cols uint16) error {
 }
 
 // ended is called when the process has ended: nobody will read its stdin, and
-// the terminal lives only as long as others have it open. It returns how many
-// bytes the process wrote to stdout or the terminal, and to stderr.
-func (st *streams) ended() (stdout, stderr uint64) {
+// the terminal lives only as long as others have it open. It counts how many
+// bytes the process wrote until now.
+func (st *streams) ended(e *Exit) {
 	st.mu.Lock()
 	in, out, term := st.in, st.out, st.term
 	st.in = nil
@@ -186,17 +250,17 @@ func (st *streams) ended() (stdout, stderr uint64) {
 	if in != nil {
 		in.Close()
 	}
-	if term != nil {
-		term.Release()
-		return term.Settle(), 0
-	}
-	var n [2]uint64
+	n := make([]uint64, len(out))
 	for i, o := range out {
 		if o != nil {
 			n[i] = o.Written()
 		}
 	}
-	return n[0], n[1]
+	e.Stdout, e.Stderr, e.Extra = n[1], n[2], n[3:]
+	if term != nil {
+		term.Release()
+		e.Stdout = term.Settle()
+	}
 }
 
 // drain waits until the host has all output. No process may have the streams
@@ -220,11 +284,14 @@ func (st *streams) close() {
 		}
 	}
 	st.mu.Lock()
-	in, out, term := st.in, st.out, st.term
+	in, extra, out, term := st.in, st.extra, st.out, st.term
 	st.in, st.closed = nil, true
 	st.mu.Unlock()
 	if in != nil {
 		in.Close()
+	}
+	for _, i := range extra {
+		i.Close()
 	}
 	for _, o := range out {
 		if o != nil {

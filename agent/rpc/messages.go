@@ -34,6 +34,14 @@ type Stdio struct {
 	Stdin  []byte
 	Stdout []byte
 	Stderr []byte
+	Extra  List[File, *File]
+}
+
+// File is the message of that name.
+type File struct {
+	Token  []byte
+	Reads  bool
+	Writes bool
 }
 
 // CreateContainerRequest is the message of that name.
@@ -47,7 +55,6 @@ type CreateContainerRequest struct {
 	DeviceFilter []byte
 	Seccomp      []byte
 	SeccompFlags uint32
-	PreserveFds  uint32
 	NoNewKeyring bool
 }
 
@@ -106,6 +113,12 @@ type WaitResponse struct {
 	OomKilled   bool
 	StdoutBytes uint64
 	StderrBytes uint64
+	Extra       List[Written, *Written]
+}
+
+// Written is the message of that name.
+type Written struct {
+	Bytes uint64
 }
 
 // ProcessesRequest is the message of that name.
@@ -163,10 +176,14 @@ func (m *ConfigureResponse) fields() []any {
 
 func (m *Tree) fields() []any { return []any{1: &m.Mount, 2: &m.Path} }
 
-func (m *Stdio) fields() []any { return []any{1: &m.Stdin, 2: &m.Stdout, 3: &m.Stderr} }
+func (m *Stdio) fields() []any {
+	return []any{1: &m.Stdin, 2: &m.Stdout, 3: &m.Stderr, 4: &m.Extra}
+}
+
+func (m *File) fields() []any { return []any{1: &m.Token, 2: &m.Reads, 3: &m.Writes} }
 
 func (m *CreateContainerRequest) fields() []any {
-	return []any{1: &m.Id, 2: &m.Spec, 3: &m.Trees, 4: &m.Stdio, 5: &m.Rows, 6: &m.Cols, 7: &m.DeviceFilter, 8: &m.Seccomp, 9: &m.SeccompFlags, 10: &m.PreserveFds, 11: &m.NoNewKeyring}
+	return []any{1: &m.Id, 2: &m.Spec, 3: &m.Trees, 4: &m.Stdio, 5: &m.Rows, 6: &m.Cols, 7: &m.DeviceFilter, 8: &m.Seccomp, 9: &m.SeccompFlags, 11: &m.NoNewKeyring}
 }
 
 func (m *CreateContainerResponse) fields() []any { return []any{1: &m.Pid} }
@@ -186,8 +203,10 @@ func (m *ResizeRequest) fields() []any { return []any{1: &m.Id, 2: &m.ExecId, 3:
 func (m *WaitRequest) fields() []any { return []any{1: &m.Id, 2: &m.ExecId} }
 
 func (m *WaitResponse) fields() []any {
-	return []any{1: &m.Status, 2: &m.OomKilled, 3: &m.StdoutBytes, 4: &m.StderrBytes}
+	return []any{1: &m.Status, 2: &m.OomKilled, 3: &m.StdoutBytes, 4: &m.StderrBytes, 5: &m.Extra}
 }
+
+func (m *Written) fields() []any { return []any{1: &m.Bytes} }
 
 func (m *ProcessesRequest) fields() []any { return []any{1: &m.Id} }
 

@@ -8,6 +8,7 @@ package setup
 import (
 	"fmt"
 	"os"
+	"strconv"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
@@ -19,11 +20,37 @@ import (
 // Argv0 is the name under which the agent's executable calls Main.
 const Argv0 = "runv-init"
 
-// Descriptors of the first process besides its streams.
-const (
-	syncFD   = 3 // a SOCK_SEQPACKET socket to the agent; see sync.go
-	configFD = 4 // a memfd with the Config; see code
-)
+// Descriptors of the first process behind those that are the workload's, of which
+// there are three, or as many as its one argument says.
+//
+//	workload + 0   a SOCK_SEQPACKET socket to the agent; see sync.go
+//	workload + 1   a memfd with the Config; see code
+type files struct{ workload int }
+
+func (f files) sync() int   { return f.workload }
+func (f files) config() int { return f.workload + 1 }
+
+// streams is how many files a workload has that was given no others.
+const streams = 3
+
+// Argv is the argument list for a workload with a number of files.
+func Argv(workload int) []string {
+	if workload == streams {
+		return []string{Argv0}
+	}
+	return []string{Argv0, strconv.Itoa(workload)}
+}
+
+func filesOf(argv []string) (files, error) {
+	if len(argv) < 2 {
+		return files{streams}, nil
+	}
+	n, err := strconv.Atoi(argv[1])
+	if err != nil || n < streams {
+		return files{}, fmt.Errorf("%s is not a command for users", Argv0)
+	}
+	return files{n}, nil
+}
 
 // Config is what the first process needs to know. Paths are the guest's.
 type Config struct {
@@ -52,6 +79,8 @@ type Config struct {
 	Personality  int
 	KeyringName  string
 	LastCap      uint
+
+	files files // of the first process; not coded
 }
 
 // Mount is a mount of the config.
@@ -68,7 +97,7 @@ func (c *Config) settings() *task.Settings {
 	}
 }
 
-// File returns a memfd that holds the config, for the first process's configFD.
+// File returns a memfd that holds the config, for the first process.
 func (c *Config) File() (*os.File, error) {
 	fd, err := unix.MemfdCreate("config", unix.MFD_CLOEXEC)
 	if err != nil {
@@ -111,8 +140,8 @@ func code(k *wire.Coder, c *Config) {
 	wire.Number(k, &c.LastCap)
 }
 
-func readConfig() (*Config, error) {
-	f := os.NewFile(configFD, "config")
+func readConfig(fds files) (*Config, error) {
+	f := os.NewFile(uintptr(fds.config()), "config")
 	defer f.Close()
 	fi, err := f.Stat()
 	if err != nil {
@@ -122,7 +151,7 @@ func readConfig() (*Config, error) {
 	if _, err := f.ReadAt(b, 0); err != nil {
 		return nil, fmt.Errorf("read the init's config: %w", err)
 	}
-	var c Config
+	c := Config{files: fds}
 	if err := wire.Unmarshal(b, &c, code); err != nil {
 		return nil, fmt.Errorf("read the init's config: %w", err)
 	}

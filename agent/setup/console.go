@@ -87,7 +87,7 @@ func attachConsole(c *Config) error {
 	if err := bindConsole(name); err != nil {
 		return err
 	}
-	if err := sendConsole(master, slave); err != nil {
+	if err := c.files.sendConsole(master, slave); err != nil {
 		return err
 	}
 	for fd := range 3 {

@@ -19,20 +19,25 @@ import (
 func Main() int {
 	runtime.LockOSThread()
 	debug.SetGCPercent(-1) // it lives for milliseconds
-	unix.CloseOnExec(syncFD)
-	unix.CloseOnExec(configFD)
-	err := run()
+	fds, err := filesOf(os.Args)
+	if err != nil {
+		os.Stderr.WriteString(err.Error() + "\n")
+		return 1
+	}
+	unix.CloseOnExec(fds.sync())
+	unix.CloseOnExec(fds.config())
+	err = run(fds)
 	var look *task.LookError
 	var exec *task.Error
 	if !errors.As(err, &look) && !errors.As(err, &exec) {
 		err = fmt.Errorf("error during container init: %w", err)
 	}
-	sendFailed(err)
+	fds.sendFailed(err)
 	return 1
 }
 
-func run() error {
-	c, err := readConfig()
+func run(fds files) error {
+	c, err := readConfig(fds)
 	if err != nil {
 		return err
 	}
@@ -116,7 +121,7 @@ func become(c *Config, settings *task.Settings) error {
 		return err
 	}
 	// Before the filter of the config, which may not know the call.
-	fds := task.Call("close_range", unix.SYS_CLOSE_RANGE, syncFD, uintptr(^uint32(0)), unix.CLOSE_RANGE_CLOEXEC)
+	fds := task.Call("close_range", unix.SYS_CLOSE_RANGE, uintptr(c.files.sync()), uintptr(^uint32(0)), unix.CLOSE_RANGE_CLOEXEC)
 	if err := append(task.Script{fds}, privileges...).Run(); err != nil {
 		return err
 	}
@@ -131,7 +136,7 @@ func become(c *Config, settings *task.Settings) error {
 	if err != nil {
 		return err
 	}
-	if err := awaitStart(); err != nil {
+	if err := c.files.awaitStart(); err != nil {
 		return err
 	}
 	return exec.Run()

@@ -37,7 +37,7 @@ const maxError = 4096 // bytes
 type Peer struct{ f *os.File }
 
 // NewPeer makes the socket pair. The second descriptor is to be the first
-// process's syncFD.
+// process's.
 func NewPeer() (*Peer, *os.File, error) {
 	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
@@ -149,29 +149,29 @@ func rights(oob []byte) ([]*os.File, error) {
 
 // The first process's side.
 
-func sendFailed(err error) {
+func (f files) sendFailed(err error) {
 	text := err.Error()
 	if len(text) > maxError {
 		text = text[:maxError]
 	}
-	_, _ = unix.Write(syncFD, append([]byte{msgFailed}, text...))
+	_, _ = unix.Write(f.sync(), append([]byte{msgFailed}, text...))
 }
 
-func sendConsole(master, slave int) error {
-	if err := unix.Sendmsg(syncFD, []byte{msgConsole}, unix.UnixRights(master, slave), nil, 0); err != nil {
+func (f files) sendConsole(master, slave int) error {
+	if err := unix.Sendmsg(f.sync(), []byte{msgConsole}, unix.UnixRights(master, slave), nil, 0); err != nil {
 		return os.NewSyscallError("sendmsg", err)
 	}
 	return nil
 }
 
 // awaitStart says that all is ready, and waits for the word to go.
-func awaitStart() error {
-	if _, err := unix.Write(syncFD, []byte{msgReady}); err != nil {
+func (f files) awaitStart() error {
+	if _, err := unix.Write(f.sync(), []byte{msgReady}); err != nil {
 		return os.NewSyscallError("write", err)
 	}
 	var b [1]byte
 	for {
-		n, err := unix.Read(syncFD, b[:])
+		n, err := unix.Read(f.sync(), b[:])
 		if errors.Is(err, unix.EINTR) {
 			continue
 		}

@@ -2,8 +2,8 @@ package stream
 
 import "os"
 
-// Input feeds the stdin of a process. It ends at EOF of the host, when the
-// process no longer reads, or by Close.
+// Input feeds the stdin of a process, or another pipe that it reads. It ends at
+// EOF of the host, when the process no longer reads, or by Close.
 type Input struct {
 	conn Conn
 	pipe *os.File
@@ -28,6 +28,21 @@ func (b *Buffers) NewInput(conn Conn, pipe *os.File) (*Input, error) {
 		conn.Close()
 	}()
 	return in, nil
+}
+
+// EndWithReaders ends the input also while the host has nothing to say: when
+// nobody has the process's end of the pipe open any more.
+func (in *Input) EndWithReaders() error {
+	raw, err := in.pipe.SyscallConn()
+	if err != nil {
+		return err
+	}
+	go func() { // ends with the readers, or the input
+		if raw.Read(pollHangUp) == nil { // Read, as Write would keep the copying waiting
+			in.conn.Close()
+		}
+	}()
+	return nil
 }
 
 // Close ends the copying and waits for it.

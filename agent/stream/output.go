@@ -77,17 +77,20 @@ func (o *Output) watch() {
 
 // Written returns how many bytes the process has written until now: those that
 // were read, and those that are still in the pipe.
-func (o *Output) Written() uint64 {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	total := o.total
+func (o *Output) Written() uint64 { return written(o.raw, &o.mu, &o.total) }
+
+// written adds what waits in src to total, which mu guards.
+func written(src syscall.RawConn, mu *sync.Mutex, total *uint64) uint64 {
+	mu.Lock()
+	defer mu.Unlock()
+	sum := *total
 	// Under mu nobody reads, so that nothing is counted twice or missed.
-	_ = o.raw.Control(func(fd uintptr) {
+	_ = src.Control(func(fd uintptr) {
 		if n, err := unix.IoctlGetInt(int(fd), unix.TIOCINQ); err == nil && n > 0 {
-			total += uint64(n)
+			sum += uint64(n)
 		}
 	})
-	return total
+	return sum
 }
 
 // Done is closed when everything is with the host, or nobody wants it.

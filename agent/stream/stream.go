@@ -4,6 +4,7 @@
 //	stdin    host ──vsock──▶ Input  ──pipe──▶ process   EOF closes the pipe
 //	stdout   host ◀──vsock── Output ◀──pipe── process   EOF shuts the connection down
 //	terminal host ◀──vsock──▶ pty master                EOF from the host hangs up
+//	socket   host ◀──vsock──▶ Duplex ◀─pair─▶ process   each direction ends by itself
 //
 // On an output connection the host sends nothing and does not shut its side
 // down while it reads: an EOF from it means that the reader is gone, and the

@@ -54,45 +54,44 @@ type Child struct {
 type Pipes struct {
 	gateR, gateW *os.File
 	failR, failW *os.File
+	files        int // that the child keeps: its descriptors 0, 1, …
 	buf          *byte
 	report       *failure
 }
 
-// lowestFD is above every number that a child gives to a descriptor of its own
-// (0 to 2 the streams, gateFD, failFD), so that none of its dup3 calls closes a
-// descriptor that a later one reads.
-const (
-	gateFD   = 3
-	failFD   = 4
-	lowestFD = 10
-)
+// A child's gate and its way to say what failed are the descriptors behind those
+// that it keeps. spareFDs is more than these two, and makes room for both.
+const spareFDs = 7
 
-// NewPipes makes the pipes of one child.
-func NewPipes() (*Pipes, error) {
-	p := &Pipes{buf: new(byte), report: new(failure)}
+// NewPipes makes the pipes of one child that keeps a number of files.
+func NewPipes(files int) (*Pipes, error) {
+	p := &Pipes{files: files, buf: new(byte), report: new(failure)}
 	var err error
-	if p.gateR, p.gateW, err = highPipe(); err != nil {
+	if p.gateR, p.gateW, err = highPipe(files); err != nil {
 		return nil, err
 	}
-	if p.failR, p.failW, err = highPipe(); err != nil {
+	if p.failR, p.failW, err = highPipe(files); err != nil {
 		p.Close()
 		return nil, err
 	}
 	return p, nil
 }
 
-func highPipe() (r, w *os.File, err error) {
+func (p *Pipes) gateFD() uintptr { return uintptr(p.files) }
+func (p *Pipes) failFD() uintptr { return uintptr(p.files) + 1 }
+
+func highPipe(files int) (r, w *os.File, err error) {
 	var fds [2]int
 	if err := unix.Pipe2(fds[:], unix.O_CLOEXEC); err != nil {
 		return nil, nil, os.NewSyscallError("pipe2", err)
 	}
 	defer unix.Close(fds[0])
 	defer unix.Close(fds[1])
-	rfd, err := High(fds[0])
+	rfd, err := High(fds[0], files)
 	if err != nil {
 		return nil, nil, err
 	}
-	wfd, err := High(fds[1])
+	wfd, err := High(fds[1], files)
 	if err != nil {
 		unix.Close(rfd)
 		return nil, nil, err
@@ -100,9 +99,11 @@ func highPipe() (r, w *os.File, err error) {
 	return os.NewFile(uintptr(rfd), "pipe"), os.NewFile(uintptr(wfd), "pipe"), nil
 }
 
-// High duplicates a descriptor to a number that no script gives away.
-func High(fd int) (int, error) {
-	n, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, lowestFD)
+// High duplicates a descriptor to a number above all that the script of a child
+// which keeps so many files gives away, so that none of its dup3 calls closes a
+// descriptor that a later one reads.
+func High(fd, files int) (int, error) {
+	n, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, files+spareFDs)
 	if err != nil {
 		return -1, os.NewSyscallError("fcntl", err)
 	}
@@ -118,20 +119,20 @@ func (p *Pipes) Close() {
 	}
 }
 
-// Enter is the start of a child's script: streams become descriptors 0 to 2,
+// Enter is the start of a child's script: the files become descriptors 0, 1, …,
 // everything else of the parent is closed, at once and not at exec, so that no
 // path of the container leads to it (CVE-2024-21626), and the child waits for
 // Child.Open.
-func (p *Pipes) Enter(streams [3]int) Script {
+func (p *Pipes) Enter(files []int) Script {
 	s := Script{}
-	for i, fd := range streams {
+	for i, fd := range files {
 		s = append(s, Call("dup3", unix.SYS_DUP3, uintptr(fd), uintptr(i), 0))
 	}
 	s = append(s,
-		Call("dup3", unix.SYS_DUP3, p.gateR.Fd(), gateFD, unix.O_CLOEXEC),
-		Call("dup3", unix.SYS_DUP3, p.failW.Fd(), failFD, unix.O_CLOEXEC),
-		Call("close_range", unix.SYS_CLOSE_RANGE, failFD+1, uintptr(^uint32(0)), 0))
-	wait := Call("wait for the agent", unix.SYS_READ, gateFD, 0, 1).pointer(1, unsafe.Pointer(p.buf))
+		Call("dup3", unix.SYS_DUP3, p.gateR.Fd(), p.gateFD(), unix.O_CLOEXEC),
+		Call("dup3", unix.SYS_DUP3, p.failW.Fd(), p.failFD(), unix.O_CLOEXEC),
+		Call("close_range", unix.SYS_CLOSE_RANGE, p.failFD()+1, uintptr(^uint32(0)), 0))
+	wait := Call("wait for the agent", unix.SYS_READ, p.gateFD(), 0, 1).pointer(1, unsafe.Pointer(p.buf))
 	wait.min = 1
 	return append(s, wait)
 }
@@ -151,7 +152,7 @@ func Fork(p *Pipes, cgroup int, s Script) (*Child, error) {
 		args.cgroup = uint64(cgroup)
 	}
 	syscall.ForkLock.Lock()
-	pid, errno := fork(args, s, p.failW.Fd(), p.report)
+	pid, errno := fork(args, s, [2]uintptr{p.failW.Fd(), p.failFD()}, p.report)
 	syscall.ForkLock.Unlock()
 	runtime.KeepAlive(s)
 	p.gateR.Close()
@@ -164,13 +165,15 @@ func Fork(p *Pipes, cgroup int, s Script) (*Child, error) {
 	return &Child{Pid: pid, gate: p.gateW, fail: p.failR, s: s}, nil
 }
 
-// fork is the only function that returns twice, and its child never returns.
+// fork is the only function that returns twice, and its child never returns. fail
+// is where the child reports, and the number to which Enter moves that: it is
+// this only when the first is closed.
 // Its caller holds syscall.ForkLock.
 //
 //go:noinline
 //go:norace
 //go:nocheckptr
-func fork(args *cloneArgs, s Script, failW uintptr, report *failure) (int, syscall.Errno) {
+func fork(args *cloneArgs, s Script, fail [2]uintptr, report *failure) (int, syscall.Errno) {
 	beforeFork()
 	pid, _, errno := syscall.RawSyscall(unix.SYS_CLONE3, uintptr(unsafe.Pointer(args)), unsafe.Sizeof(*args), 0)
 	if errno != 0 || pid != 0 {
@@ -180,10 +183,9 @@ func fork(args *cloneArgs, s Script, failW uintptr, report *failure) (int, sysca
 	afterForkInChild()
 	f, _ := s.run()
 	*report = f
-	// Enter moves the pipe: failFD is it only when its first number is closed.
-	_, _, errno = syscall.RawSyscall(unix.SYS_WRITE, failW, uintptr(unsafe.Pointer(report)), unsafe.Sizeof(*report))
+	_, _, errno = syscall.RawSyscall(unix.SYS_WRITE, fail[0], uintptr(unsafe.Pointer(report)), unsafe.Sizeof(*report))
 	if errno == syscall.EBADF {
-		syscall.RawSyscall(unix.SYS_WRITE, failFD, uintptr(unsafe.Pointer(report)), unsafe.Sizeof(*report)) //nolint:errcheck // nobody else to tell
+		syscall.RawSyscall(unix.SYS_WRITE, fail[1], uintptr(unsafe.Pointer(report)), unsafe.Sizeof(*report)) //nolint:errcheck // nobody else to tell
 	}
 	for {
 		syscall.RawSyscall(unix.SYS_EXIT_GROUP, 255, 0, 0) //nolint:errcheck // it does not return

@@ -174,12 +174,12 @@ func forkTest(t *testing.T, path string, args ...string) (string, int, error) {
 		t.Fatal(err)
 	}
 	defer r.Close()
-	out, err := High(int(w.Fd()))
+	out, err := High(int(w.Fd()), 3)
 	w.Close()
 	if err != nil {
 		t.Fatal(err)
 	}
-	p, err := NewPipes()
+	p, err := NewPipes(3)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -190,7 +190,7 @@ func forkTest(t *testing.T, path string, args ...string) (string, int, error) {
 	}
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	c, err := Fork(p, -1, append(p.Enter([3]int{out, out, out}), exec...))
+	c, err := Fork(p, -1, append(p.Enter([]int{out, out, out}), exec...))
 	unix.Close(out)
 	if err != nil {
 		t.Fatal(err)
@@ -220,18 +220,18 @@ func TestFork(t *testing.T) {
 
 // A child that is abandoned at its gate exits.
 func TestAbandon(t *testing.T) {
-	p, err := NewPipes()
+	p, err := NewPipes(3)
 	if err != nil {
 		t.Fatal(err)
 	}
-	null, err := High(0)
+	null, err := High(0, 3)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer unix.Close(null)
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	c, err := Fork(p, -1, append(p.Enter([3]int{null, null, null}), Call("exit", unix.SYS_EXIT_GROUP, 0)))
+	c, err := Fork(p, -1, append(p.Enter([]int{null, null, null}), Call("exit", unix.SYS_EXIT_GROUP, 0)))
 	if err != nil {
 		t.Fatal(err)
 	}
