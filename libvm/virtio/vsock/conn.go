@@ -305,6 +305,27 @@ func (c *Conn) close() {
 	c.wake()
 }
 
+// HungUp says whether the guest takes nothing more: it closed the stream, and did
+// not only end its own direction, or the stream was reset, or closed here.
+func (c *Conn) HungUp() bool {
+	c.dev.mu.Lock()
+	defer c.dev.mu.Unlock()
+	return c.hungUp()
+}
+
+// AwaitHangUp returns when HungUp does so.
+func (c *Conn) AwaitHangUp() {
+	c.dev.mu.Lock()
+	defer c.dev.mu.Unlock()
+	for !c.hungUp() {
+		c.wr.Wait()
+	}
+}
+
+func (c *Conn) hungUp() bool {
+	return c.closed || c.state == stateGone || c.peerShut&VIRTIO_VSOCK_SHUTDOWN_F_RECEIVE != 0
+}
+
 // LocalAddr returns the host's address, an Addr.
 func (c *Conn) LocalAddr() net.Addr { return Addr{CID: hostCID, Port: c.key.host} }
 

@@ -324,3 +324,46 @@ func (d *Device) count() int {
 	defer d.mu.Unlock()
 	return len(d.conns)
 }
+
+// What the guest ends tells a close from the end of one direction.
+func TestHangUp(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		end  func(g *guest, c *Conn, k key)
+	}{
+		{"closed", func(g *guest, _ *Conn, k key) { g.shutdown(k, shutSend|shutRecv) }},
+		{"in two steps", func(g *guest, c *Conn, k key) {
+			g.shutdown(k, shutSend)
+			if _, err := c.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
+				g.t.Errorf("read: got %v, want EOF", err)
+			}
+			if c.HungUp() {
+				g.t.Error("half a close is taken for a whole one")
+			}
+			g.shutdown(k, shutSend|shutRecv)
+		}},
+		{"reset", func(g *guest, _ *Conn, k key) { g.send(k, VIRTIO_VSOCK_OP_RST, nil) }},
+		{"closed here", func(_ *guest, c *Conn, _ key) { _ = c.Close() }},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			d := New(testCID)
+			l := listen(t, d, 1024)
+			g := boot(t, d, options{eventIdx: true})
+			conn, k := g.dial(l, 1)
+			if conn.HungUp() {
+				t.Error("hung up from the start")
+			}
+			done := make(chan struct{})
+			go func() { defer close(done); conn.AwaitHangUp() }()
+			tt.end(g, conn, k)
+			select {
+			case <-done:
+			case <-time.After(10 * time.Second):
+				t.Fatal("not noticed")
+			}
+			if !conn.HungUp() {
+				t.Error("not hung up")
+			}
+		})
+	}
+}
