@@ -86,7 +86,11 @@ func (c *Client) Exec(ctx context.Context, r ExecRequest) (*Session, error) {
 	if r.TTY != nil {
 		files = []*os.File{r.TTY}
 	}
-	m, err := c.call(ctx, message{Type: typeExec, Process: r.Process, Rows: r.Rows, Cols: r.Cols}, files...)
+	m := message{Type: typeExec, Process: r.Process, Rows: r.Rows, Cols: r.Cols}
+	for _, f := range r.Extra {
+		m.Extra, files = append(m.Extra, f.Access), append(files, f.File)
+	}
+	m, err := c.call(ctx, m, files...)
 	if err != nil {
 		return nil, err
 	}

@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"runv/libvm/inherit"
 	"runv/libvm/state"
 )
 
@@ -47,6 +48,7 @@ type ExecRequest struct {
 	TTY     *os.File // slave of the proxy's pty, raw; nil: no terminal
 	Rows    uint16   // size of the terminal, characters; 0: unknown
 	Cols    uint16
+	Extra   []inherit.File // descriptors 3, 4, … of the process
 }
 
 // ExecSession is a process that Exec started.
@@ -213,14 +215,18 @@ func peer(c *net.UnixConn) (*unix.Ucred, error) {
 // execRequest makes the request of a message; it takes the files over.
 func execRequest(m message, files []*os.File) (ExecRequest, error) {
 	r := ExecRequest{Process: m.Process, Rows: m.Rows, Cols: m.Cols}
-	switch len(files) {
+	stdio := len(files) - len(m.Extra)
+	switch stdio {
 	case 1:
 		r.TTY = files[0]
 	case 3:
 		r.Stdin, r.Stdout, r.Stderr = files[0], files[1], files[2]
 	default:
 		closeAll(files)
-		return r, fmt.Errorf("exec with %d files", len(files))
+		return r, fmt.Errorf("exec with %d files, of them %d behind stdio", len(files), len(m.Extra))
+	}
+	for i, a := range m.Extra {
+		r.Extra = append(r.Extra, inherit.File{Access: a, File: files[stdio+i]})
 	}
 	return r, nil
 }

@@ -8,7 +8,8 @@
 //	   | -- start | signal | pause … ----> |
 //	   | <------------- ok | error ------- |      and so on, until hang-up
 //	   |                                   |
-//	   | -- exec + 3 fds or 1 tty -------> |
+//	   | -- exec + 3 fds or 1 tty,         |
+//	   |         + further fds ----------> |
 //	   | <------------- ok(pid) | error -- |  the process exec'd in the guest
 //	   | -- signal | resize -------------> |  any number, no answer
 //	   | <------------- exit(status) ----- |  its streams are drained
@@ -27,6 +28,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"runv/libvm/inherit"
 	"runv/libvm/state"
 )
 
@@ -34,8 +36,8 @@ import (
 // takes (ARG_MAX, 2 MiB on x86-64 by default; every byte can be 6 in JSON)
 // fits.
 const (
-	maxMessage = 16 << 20 // bytes of JSON
-	maxFiles   = 3        // stdin, stdout, stderr; or the terminal
+	maxMessage = 16 << 20        // bytes of JSON
+	maxFiles   = 3 + inherit.Max // stdin, stdout, stderr; or the terminal; and further ones
 )
 
 // The types of messages.
@@ -55,16 +57,17 @@ const (
 // message is every message in one; the fields that a type does not use are
 // absent.
 type message struct {
-	Type      string          `json:"type"`
-	Signal    int             `json:"signal,omitempty"`    // number on x86-64
-	All       bool            `json:"all,omitempty"`       // every process of the container
-	Process   json.RawMessage `json:"process,omitempty"`   // runtime-spec Process
-	Rows      uint16          `json:"rows,omitempty"`      // characters
-	Cols      uint16          `json:"cols,omitempty"`      // characters
-	PID       int             `json:"pid,omitempty"`       // in the guest
-	Status    int             `json:"status,omitempty"`    // exit status, or 128 + signal
-	Error     string          `json:"error,omitempty"`     // one line
-	Processes []Process       `json:"processes,omitempty"` // in order of pid
+	Type      string           `json:"type"`
+	Signal    int              `json:"signal,omitempty"`    // number on x86-64
+	All       bool             `json:"all,omitempty"`       // every process of the container
+	Process   json.RawMessage  `json:"process,omitempty"`   // runtime-spec Process
+	Rows      uint16           `json:"rows,omitempty"`      // characters
+	Cols      uint16           `json:"cols,omitempty"`      // characters
+	Extra     []inherit.Access `json:"extra,omitempty"`     // of the files behind stdio or terminal
+	PID       int              `json:"pid,omitempty"`       // in the guest
+	Status    int              `json:"status,omitempty"`    // exit status, or 128 + signal
+	Error     string           `json:"error,omitempty"`     // one line
+	Processes []Process        `json:"processes,omitempty"` // in order of pid
 }
 
 // Process is a process in the guest.

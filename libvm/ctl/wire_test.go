@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"runv/libvm/inherit"
 )
 
 func frame(size uint32, body string) []byte {
@@ -90,16 +92,19 @@ func TestFilesAreBoundedAndNeverLost(t *testing.T) {
 	}
 	defer null.Close()
 	before := openFiles(t)
-	for _, n := range []int{4, 20, 200} {
-		files := make([]*os.File, n)
-		for i := range files {
-			files[i] = null
-		}
-		if err := send(a, message{Type: typeExec}, files...); err != nil {
-			t.Fatal(err)
+	many := make([]int, maxFiles) // as many as one send may have
+	for i := range many {
+		many[i] = int(null.Fd())
+	}
+	for _, n := range []int{1, 20, maxFiles} {
+		// They come along with two bytes of a header, too many together.
+		for i, fds := range [][]int{many, many[:n]} {
+			if _, _, err := a.WriteMsgUnix([]byte{byte(i)}, unix.UnixRights(fds...), nil); err != nil {
+				t.Fatal(err)
+			}
 		}
 		if _, _, err := recv(b); err == nil {
-			t.Errorf("%d files: no error", n)
+			t.Errorf("%d files: no error", maxFiles+n)
 		}
 		// The rest of the message is still there; a server hangs up.
 		a, b = socketPair(t)
@@ -191,4 +196,50 @@ func FuzzRecv(f *testing.F) {
 			}
 		}
 	})
+}
+
+// The files behind stdio, or behind a terminal, get the access that was said.
+func TestExecRequestFiles(t *testing.T) {
+	a, b := inherit.Access{Reads: true}, inherit.Access{Writes: true}
+	for _, tt := range []struct {
+		name  string
+		files int
+		extra []inherit.Access
+		err   bool
+	}{
+		{"stdio", 3, nil, false},
+		{"stdio and more", 5, []inherit.Access{a, b}, false},
+		{"terminal and more", 3, []inherit.Access{a, b}, false},
+		{"none", 0, nil, true},
+		{"two", 2, nil, true},
+		{"four", 4, nil, true},
+		{"too few", 1, []inherit.Access{a, b}, true},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			var files []*os.File
+			for range tt.files {
+				f, err := os.Open(os.DevNull)
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer f.Close()
+				files = append(files, f)
+			}
+			r, err := execRequest(message{Extra: tt.extra}, files)
+			if (err != nil) != tt.err {
+				t.Fatalf("got %v", err)
+			}
+			if err != nil {
+				return
+			}
+			if (r.TTY == nil) == (r.Stdin == nil) || len(r.Extra) != len(tt.extra) {
+				t.Errorf("got %+v", r)
+			}
+			for i, f := range r.Extra {
+				if f.Access != tt.extra[i] || f.File != files[len(files)-len(tt.extra)+i] {
+					t.Errorf("file %d: got %+v", i, f)
+				}
+			}
+		})
+	}
 }

@@ -21,6 +21,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"runv/libvm/ctl"
+	"runv/libvm/inherit"
 	"runv/libvm/monitor"
 	"runv/libvm/state"
 	"runv/libvm/tty"
@@ -235,6 +236,7 @@ func (m *fake) Exec(_ context.Context, r ctl.ExecRequest) (ctl.ExecSession, erro
 		for _, f := range files {
 			_ = f.Close()
 		}
+		inherit.Close(r.Extra)
 	}()
 	var p specs.Process
 	if err := json.Unmarshal(r.Process, &p); err != nil {
@@ -243,6 +245,9 @@ func (m *fake) Exec(_ context.Context, r ctl.ExecRequest) (ctl.ExecSession, erro
 	cmd := exec.Command(p.Args[0], p.Args[1:]...)
 	cmd.Env = p.Env
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = files[0], files[1], files[2]
+	for _, f := range r.Extra {
+		cmd.ExtraFiles = append(cmd.ExtraFiles, f.File)
+	}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if err := cmd.Start(); err != nil {
 		return nil, fmt.Errorf("unable to start container process: %w", err)

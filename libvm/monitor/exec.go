@@ -27,7 +27,7 @@ var _ ctl.ExecSession = (*session)(nil)
 
 // Exec starts a further process in the container and returns once it exec'd.
 func (c *container) Exec(ctx context.Context, r ctl.ExecRequest) (ctl.ExecSession, error) {
-	f := files{stdin: r.Stdin, stdout: r.Stdout, stderr: r.Stderr, tty: r.TTY}
+	f := files{stdin: r.Stdin, stdout: r.Stdout, stderr: r.Stderr, tty: r.TTY, extra: r.Extra}
 	s, err := c.newSession(f)
 	if err != nil {
 		return nil, err
@@ -141,17 +141,22 @@ func (s *session) Wait(ctx context.Context) (int, error) {
 			return statusLost, err
 		}
 	}
-	s.relay.delivered(ctx, r.StdoutBytes, r.StderrBytes)
+	counts := []uint64{r.StdoutBytes, r.StderrBytes}
+	for _, w := range r.Extra {
+		counts = append(counts, w.Bytes)
+	}
+	s.relay.delivered(ctx, counts...)
 	return clampStatus(r.Status), nil
 }
 
 // Close ends the session: a process that still runs is killed. What it left
-// behind in the background keeps its output until that ends by itself.
+// behind in the background keeps its output, and what it has open beside stdin,
+// until that ends by itself.
 func (s *session) Close() error {
 	err := s.Signal(context.Background(), int(unix.SIGKILL))
 	s.relay.endInput()
 	go func() { // ends with the process's last child, or the container
-		s.relay.drained(context.Background())
+		s.relay.finished()
 		s.forget()
 	}()
 	return err

@@ -28,6 +28,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"runv/libvm/config"
+	"runv/libvm/inherit"
 	"runv/libvm/tty"
 )
 
@@ -51,7 +52,8 @@ type Launch struct {
 
 	NoNewKeyring bool // --no-new-keyring
 
-	NoFile unix.Rlimit // open files of the caller; Start fills it in
+	Extra  []inherit.Access // of the inherited files that are the workload's; Start fills it in
+	NoFile unix.Rlimit      // open files of the caller; Start fills it in
 }
 
 // Options is what Start needs.
@@ -60,6 +62,9 @@ type Options struct {
 	// Stdin, Stdout and Stderr are the workload's if it has no terminal; nil is
 	// /dev/null. The caller may close its copies once Start has returned.
 	Stdin, Stdout, Stderr *os.File
+	// Extra become the workload's descriptors 3, 4, …, with or without a terminal;
+	// the caller keeps its copies, too.
+	Extra []inherit.File
 	// ConsoleSocket is the path of the Unix socket to which the terminal's
 	// master is sent, if the workload has a terminal.
 	ConsoleSocket string
@@ -72,7 +77,7 @@ type Options struct {
 // The monitor's inherited descriptors; the optional ones follow in this order.
 const (
 	fdHandshake = 3
-	fdOptional  = 4 // console socket, log
+	fdOptional  = 4 // console socket, log, the workload's further files
 )
 
 // reply is what the monitor says when the container exists (an empty Error means
@@ -216,6 +221,10 @@ func spawn(o *Options) (*Process, error) {
 	}
 	if o.LogFile = o.Log != nil; o.LogFile {
 		extra = append(extra, o.Log)
+	}
+	o.Launch.Extra = nil
+	for _, f := range o.Extra {
+		o.Launch.Extra, extra = append(o.Launch.Extra, f.Access), append(extra, f.File)
 	}
 	if err := keepFromChildren(); err != nil {
 		p.sock.Close() //nolint:errcheck // unused

@@ -10,6 +10,7 @@ import (
 	"net"
 	"os"
 	"slices"
+	"strconv"
 	"time"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
@@ -17,6 +18,7 @@ import (
 
 	"runv/libvm/ctl"
 	"runv/libvm/hostfs"
+	"runv/libvm/inherit"
 	"runv/libvm/log"
 	"runv/libvm/state"
 )
@@ -134,6 +136,9 @@ func takeOver() (*monitor, error) {
 	if m.launch.LogFile {
 		m.log = log.New(take("log"), m.launch.LogJSON, m.launch.Debug)
 	}
+	for i, a := range m.launch.Extra {
+		m.stdio.extra = append(m.stdio.extra, inherit.File{Access: a, File: take("fd " + strconv.Itoa(inherit.First+i))})
+	}
 	return m, m.takeStdio()
 }
 
@@ -171,8 +176,10 @@ func (m *monitor) takeStdio() error {
 		}
 	}
 	if m.launch.Terminal {
+		extra := m.stdio.extra
+		m.stdio.extra = nil
 		m.stdio.close()
-		m.stdio = files{}
+		m.stdio = files{extra: extra}
 	}
 	m.stdio.dropNull()
 	return nil

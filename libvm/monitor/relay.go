@@ -19,100 +19,44 @@ import (
 // process, in bytes, beside the vsock connection's own window.
 const relayBuffer = 64 << 10
 
-// files are the host's ends of a process's stdio; nil is /dev/null. With a
-// terminal, tty is all there is.
-type files struct {
-	stdin, stdout, stderr *os.File
-	tty                   *os.File // slave side of a pty of the host, in raw mode
-}
-
-// dropNull forgets those that are /dev/null, so that nothing is relayed for
-// them: the process in the guest gets the guest's /dev/null.
-func (f *files) dropNull() {
-	for _, p := range []**os.File{&f.stdin, &f.stdout, &f.stderr} {
-		if *p != nil && isNull(*p) {
-			(*p).Close() //nolint:errcheck // nothing was written
-			*p = nil
-		}
-	}
-}
-
-// isNull says whether f is the null device (device number 1:3).
-func isNull(f *os.File) bool {
-	var st unix.Stat_t
-	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
-		return false
-	}
-	return st.Mode&unix.S_IFMT == unix.S_IFCHR && st.Rdev == unix.Mkdev(1, 3)
-}
-
-func (f *files) close() {
-	for _, p := range []*os.File{f.stdin, f.stdout, f.stderr, f.tty} {
-		if p != nil {
-			p.Close() //nolint:errcheck // writes have been checked
-		}
-	}
-}
-
-// relay carries the stdio of one process between the host's files and the
+// relay carries the descriptors of one process between the host's files and the
 // guest's streams.
 type relay struct {
-	files   files
-	stdin   *guest.Stream // with a terminal: both directions
-	stdout  *guest.Stream
-	stderr  *guest.Stream
-	cancel  *os.File // eventfd, ends the reading of the host's side
-	inputs  sync.WaitGroup
+	lines   []*line        // by descriptor; the first three are stdio, or a terminal and nothing
+	inputs  sync.WaitGroup // of stdin or the terminal
+	extras  sync.WaitGroup // of the other inputs, which may outlive the process
 	outputs sync.WaitGroup
 
 	mu       sync.Mutex
-	progress *sync.Cond // a counter below grew, or a stream ended
-	sent     [2]uint64  // bytes delivered of stdout (or the terminal) and stderr
-	ended    [2]bool    // there will be no more of it
-	conns    []net.Conn
+	progress *sync.Cond // sent of a line grew, or it ended
 
 	closed chan struct{} // by close
 	once   sync.Once     // for closed
 }
 
-// The indices of sent and ended.
-const (
-	toStdout = 0
-	toStderr = 1
-)
-
 // newRelay asks g for the streams that f needs. The relay owns f.
 func newRelay(g *guest.Guest, f files) (*relay, error) {
-	fd, err := unix.Eventfd(0, unix.EFD_CLOEXEC)
-	if err != nil {
-		f.close()
-		return nil, os.NewSyscallError("eventfd2", err)
-	}
-	r := &relay{files: f, cancel: os.NewFile(uintptr(fd), "relay"), closed: make(chan struct{})}
+	r := &relay{closed: make(chan struct{})}
 	r.progress = sync.NewCond(&r.mu)
-	r.ended = [2]bool{f.stdout == nil && f.tty == nil, f.stderr == nil}
-	if f.tty != nil || f.stdin != nil {
-		r.stdin = g.NewStream()
-	}
-	if f.stdout != nil {
-		r.stdout = g.NewStream()
-	}
-	if f.stderr != nil {
-		r.stderr = g.NewStream()
+	var err error
+	if r.lines, err = newLines(g, f); err != nil {
+		r.close()
+		return nil, err
 	}
 	return r, nil
 }
 
 // stdio is what the agent is told of the streams.
 func (r *relay) stdio() *api.Stdio {
-	s := &api.Stdio{}
-	for _, t := range []struct {
-		stream *guest.Stream
-		token  *[]byte
-	}{{r.stdin, &s.Stdin}, {r.stdout, &s.Stdout}, {r.stderr, &s.Stderr}} {
-		if t.stream != nil {
-			*t.token = t.stream.Token
+	token := func(l *line) []byte {
+		if l.stream == nil {
+			return nil
 		}
+		return l.stream.Token
+	}
+	s := &api.Stdio{Stdin: token(r.lines[0]), Stdout: token(r.lines[1]), Stderr: token(r.lines[2])}
+	for _, l := range r.lines[3:] {
+		s.Extra = append(s.Extra, &api.File{Token: token(l), Reads: l.Reads, Writes: l.Writes})
 	}
 	return s
 }
@@ -120,64 +64,91 @@ func (r *relay) stdio() *api.Stdio {
 // start waits for the streams, which the agent has opened by the time that it
 // has made the process, and begins to copy.
 func (r *relay) start(ctx context.Context) error {
-	for _, s := range []struct {
-		stream *guest.Stream
-		copy   func(net.Conn)
-	}{
-		{r.stdin, r.input},
-		{r.stdout, func(c net.Conn) { r.output(c, r.files.stdout, toStdout) }},
-		{r.stderr, func(c net.Conn) { r.output(c, r.files.stderr, toStderr) }},
-	} {
-		if s.stream == nil {
+	for _, l := range r.lines {
+		if l.stream == nil {
 			continue
 		}
-		conn, err := s.stream.Wait(ctx)
+		conn, err := l.stream.Wait(ctx)
 		if err != nil {
 			return err
 		}
 		r.mu.Lock()
-		r.conns = append(r.conns, conn)
+		l.conn = conn
 		r.mu.Unlock()
-		s.copy(conn)
+		r.carry(l, conn)
 	}
 	return nil
 }
 
-// input copies from the host to the guest; with a terminal also back.
-func (r *relay) input(conn net.Conn) {
-	src := r.files.stdin
-	if r.files.tty != nil {
-		src = r.files.tty
-		r.outputs.Go(func() { r.drain(r.files.tty, conn, toStdout) })
+// carry copies between the two ends of a line.
+func (r *relay) carry(l *line, conn net.Conn) {
+	inputs := &r.inputs
+	if l.extra {
+		inputs = &r.extras
 	}
-	r.inputs.Go(func() {
-		ended := r.feed(conn, src)
-		if r.files.tty != nil {
-			if ended {
+	switch {
+	case l.tty:
+		r.outputs.Go(func() { r.drain(l, conn) }) //nolint:errcheck // the terminal tells
+		inputs.Go(func() {
+			if r.feed(l, conn) {
 				// The terminal was hung up: so is the guest's.
 				conn.Close() //nolint:errcheck // its other direction has ended, too
-			}
-			return // or the output goes on until the guest ends it
+			} // or the output goes on until the guest ends it
+		})
+	case l.isSocket():
+		r.outputs.Go(func() { r.socketOutput(l, conn); l.half(conn) })
+		inputs.Go(func() { r.socketInput(l, conn); l.half(conn) })
+	case l.Writes:
+		r.outputs.Go(func() {
+			r.drain(l, conn) //nolint:errcheck // the guest was told
+			conn.Close()     //nolint:errcheck // at its end
+			l.free()
+		})
+	default:
+		inputs.Go(func() {
+			r.feed(l, conn)
+			l.file.Close()   //nolint:errcheck // only read from
+			closeWrite(conn) //nolint:errcheck // the process may have gone
+		})
+		if l.extra {
+			inputs.Go(func() {
+				conn.Read(make([]byte, 1)) //nolint:errcheck // the guest sends nothing: its end, which is that of the last reader
+				l.stop()
+				conn.Close() //nolint:errcheck // nobody reads
+			})
 		}
-		src.Close()      //nolint:errcheck // only read from
-		closeWrite(conn) //nolint:errcheck // the process may have gone
-	})
+	}
 }
 
-// output copies one output stream to f.
-func (r *relay) output(conn net.Conn, f *os.File, which int) {
-	r.outputs.Go(func() {
-		r.drain(f, conn, which)
-		conn.Close() //nolint:errcheck // at its end
-		f.Close()    //nolint:errcheck // writes were checked
-	})
+// socketInput copies what comes out of the host's socket. Its end is that of the
+// socket's peer: of this direction, or of both.
+func (r *relay) socketInput(l *line, conn net.Conn) {
+	if r.feed(l, conn) && l.vanished() {
+		closeRead(conn) //nolint:errcheck // the process may have gone
+	}
+	closeWrite(conn) //nolint:errcheck // as above
 }
 
-// feed copies src to conn until either ends, or until endInput: then it returns
-// false.
-func (r *relay) feed(conn net.Conn, src *os.File) (ended bool) {
+// socketOutput copies to the host's socket. If the process ends this direction
+// only, the socket's peer learns that; a close is told by our own, which changes
+// nothing for others who have the socket open.
+func (r *relay) socketOutput(l *line, conn net.Conn) {
+	err := r.drain(l, conn)
+	if h, ok := conn.(hangUpper); ok && err == nil && !h.HungUp() {
+		unix.Shutdown(int(l.file.Fd()), unix.SHUT_WR) //nolint:errcheck // the peer may have gone
+		h.AwaitHangUp()
+	}
+	if err == nil {
+		l.stop()
+	}
+}
+
+// feed copies the file of a line to conn until either ends, or until the line is
+// stopped: then it returns false.
+func (r *relay) feed(l *line, conn net.Conn) (ended bool) {
+	src := int(l.file.Fd())
 	buf := make([]byte, relayBuffer)
-	poll := []unix.PollFd{{Fd: int32(src.Fd()), Events: unix.POLLIN}, {Fd: int32(r.cancel.Fd()), Events: unix.POLLIN}}
+	poll := []unix.PollFd{{Fd: int32(src), Events: unix.POLLIN}, {Fd: int32(l.cancel.Fd()), Events: unix.POLLIN}}
 	for {
 		if _, err := unix.Poll(poll, -1); err != nil && !errors.Is(err, unix.EINTR) {
 			return true
@@ -185,7 +156,7 @@ func (r *relay) feed(conn net.Conn, src *os.File) (ended bool) {
 		if poll[1].Revents != 0 {
 			return false
 		}
-		n, err := unix.Read(int(src.Fd()), buf)
+		n, err := unix.Read(src, buf)
 		switch {
 		case errors.Is(err, unix.EINTR) || errors.Is(err, unix.EAGAIN):
 			continue
@@ -198,28 +169,29 @@ func (r *relay) feed(conn net.Conn, src *os.File) (ended bool) {
 	}
 }
 
-// drain copies conn to dst until the guest closed it. When nobody reads dst any
-// more, the guest is told so, and the process there gets SIGPIPE on its next
-// write, as if it held the pipe itself.
-func (r *relay) drain(dst *os.File, conn net.Conn, which int) {
+// drain copies conn to the file of a line until the guest closed it. When nobody
+// reads the file any more, the guest is told so, and the process there gets
+// SIGPIPE on its next write, as if it held the pipe itself; the error says so.
+func (r *relay) drain(l *line, conn net.Conn) (err error) {
 	buf := make([]byte, relayBuffer)
 	for {
-		n, err := conn.Read(buf)
+		n, rerr := conn.Read(buf)
 		if n > 0 {
-			if err := r.write(dst, buf[:n]); err != nil {
+			if err = r.write(l.file, buf[:n]); err != nil {
 				closeRead(conn) //nolint:errcheck // the guest may have gone
 				break
 			}
-			r.count(which, n)
+			r.count(l, n)
 		}
-		if err != nil {
+		if rerr != nil {
 			break
 		}
 	}
 	r.mu.Lock()
-	r.ended[which] = true
+	defer r.mu.Unlock()
+	l.ended = true
 	r.progress.Broadcast()
-	r.mu.Unlock()
+	return err
 }
 
 // write writes all of p. Whoever shares the open file with us may make it
@@ -243,20 +215,26 @@ func (r *relay) write(dst *os.File, p []byte) error {
 	}
 }
 
-func (r *relay) count(which, n int) {
+func (r *relay) count(l *line, n int) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.sent[which] += uint64(n)
+	l.sent += uint64(n)
 	r.progress.Broadcast()
 }
 
 // drained waits until all output has been delivered, or ctx ends.
-func (r *relay) drained(ctx context.Context) { r.delivered(ctx, math.MaxUint64, math.MaxUint64) }
+func (r *relay) drained(ctx context.Context) {
+	all := make([]uint64, len(r.lines))
+	for i := range all {
+		all[i] = math.MaxUint64
+	}
+	r.delivered(ctx, all...)
+}
 
-// delivered waits until so many bytes of the output streams, or all there are,
-// have been delivered, or ctx ends: the counts are the guest's, and it depends
-// on others whether the host's side is read.
-func (r *relay) delivered(ctx context.Context, stdout, stderr uint64) {
+// delivered waits until so many bytes of the descriptors 1, 2, … (of 1 if there
+// is a terminal), or all there are, have been delivered, or ctx ends: the counts
+// are the guest's, and it depends on others whether the host's side is read.
+func (r *relay) delivered(ctx context.Context, counts ...uint64) {
 	stop := context.AfterFunc(ctx, func() {
 		r.mu.Lock()
 		defer r.mu.Unlock()
@@ -265,11 +243,25 @@ func (r *relay) delivered(ctx context.Context, stdout, stderr uint64) {
 	defer stop()
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for i, n := range []uint64{stdout, stderr} {
-		for r.sent[i] < n && !r.ended[i] && ctx.Err() == nil {
+	for i, n := range counts[:min(len(counts), len(r.lines)-1)] {
+		l := r.lines[i+1]
+		if i == 0 && r.lines[0].tty {
+			l = r.lines[0]
+		}
+		for l.sent < n && !l.ended && ctx.Err() == nil {
 			r.progress.Wait()
 		}
 	}
+}
+
+// sent is how much was delivered of all lines together.
+func (r *relay) sent() (sum uint64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, l := range r.lines {
+		sum += l.sent
+	}
+	return sum
 }
 
 // expire gives the output up once nobody has taken any of it for d, the time
@@ -278,33 +270,42 @@ func (r *relay) delivered(ctx context.Context, stdout, stderr uint64) {
 func (r *relay) expire(d time.Duration) {
 	tick := time.NewTicker(d)
 	defer tick.Stop()
-	r.mu.Lock()
-	last := r.sent
-	r.mu.Unlock()
-	for {
+	for last := r.sent(); ; {
 		select {
 		case <-r.closed:
 			return
 		case <-tick.C:
 		}
-		r.mu.Lock()
-		if r.sent == last {
-			r.ended = [2]bool{true, true}
-			r.progress.Broadcast()
-			for _, c := range r.conns {
-				closeRead(c) //nolint:errcheck // the agent sees that nobody reads
-			}
-			r.mu.Unlock()
+		now := r.sent()
+		if now == last {
+			r.giveUp()
 			return
 		}
-		last = r.sent
-		r.mu.Unlock()
+		last = now
 	}
 }
 
-// endInput stops the reading of the host's side.
-func (r *relay) endInput() {
-	r.cancel.Write([]byte{1, 0, 0, 0, 0, 0, 0, 0}) //nolint:errcheck // an eventfd takes it
+// giveUp ends all output.
+func (r *relay) giveUp() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, l := range r.lines {
+		l.ended = true
+		if l.conn != nil {
+			closeRead(l.conn) //nolint:errcheck // the agent sees that nobody reads
+		}
+	}
+	r.progress.Broadcast()
+}
+
+// endInput stops the reading of stdin, or of the terminal.
+func (r *relay) endInput() { r.lines[0].stop() }
+
+// finished waits until all output has been delivered and nobody in the guest can
+// read what is not stdin.
+func (r *relay) finished() {
+	r.outputs.Wait()
+	r.extras.Wait()
 }
 
 // stuckTime is how long close waits for what it cannot interrupt: a write to a
@@ -315,24 +316,28 @@ const stuckTime = time.Second
 // that were, the files. A file that is stuck is closed when it is not any more.
 func (r *relay) close() {
 	r.once.Do(func() { close(r.closed) })
-	for _, s := range []*guest.Stream{r.stdin, r.stdout, r.stderr} {
-		if s != nil {
-			s.Cancel()
+	for _, l := range r.lines {
+		if l.stream != nil {
+			l.stream.Cancel()
 		}
+		l.stop()
 	}
-	r.endInput()
 	r.mu.Lock()
-	for _, c := range r.conns {
-		c.Close() //nolint:errcheck // drained, or given up
+	for _, l := range r.lines {
+		if l.conn != nil {
+			l.conn.Close() //nolint:errcheck // drained, or given up
+		}
 	}
 	r.mu.Unlock()
 	freed := make(chan struct{})
 	go func() {
 		defer close(freed)
 		r.inputs.Wait()
+		r.extras.Wait()
 		r.outputs.Wait()
-		r.cancel.Close() //nolint:errcheck // not used any more
-		r.files.close()
+		for _, l := range r.lines {
+			l.free()
+		}
 	}()
 	select {
 	case <-freed:
@@ -344,6 +349,12 @@ func (r *relay) close() {
 type halfCloser interface {
 	CloseRead() error
 	CloseWrite() error
+}
+
+// hangUpper is another such thing: it tells the end of one direction from a close.
+type hangUpper interface {
+	HungUp() bool
+	AwaitHangUp()
 }
 
 func closeWrite(c net.Conn) error {

@@ -28,7 +28,41 @@ const patience = 20 * time.Second
 type ports struct{ dir string }
 
 func (p ports) Listen(port uint32) (net.Listener, error) {
-	return net.Listen("unix", filepath.Join(p.dir, strconv.Itoa(int(port))))
+	l, err := net.Listen("unix", filepath.Join(p.dir, strconv.Itoa(int(port))))
+	return listener{l}, err
+}
+
+// listener accepts what plays a vsock connection.
+type listener struct{ net.Listener }
+
+func (l listener) Accept() (net.Conn, error) {
+	c, err := l.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	return hangUpConn{c.(*net.UnixConn)}, nil
+}
+
+type hangUpConn struct{ *net.UnixConn }
+
+func (c hangUpConn) hungUp(fd uintptr) bool {
+	p := []unix.PollFd{{Fd: int32(fd)}}
+	_, err := unix.Poll(p, 0)
+	return err != nil || p[0].Revents&unix.POLLHUP != 0
+}
+
+func (c hangUpConn) HungUp() (yes bool) {
+	raw, err := c.SyscallConn()
+	if err == nil {
+		err = raw.Control(func(fd uintptr) { yes = c.hungUp(fd) })
+	}
+	return yes || err != nil
+}
+
+func (c hangUpConn) AwaitHangUp() {
+	if raw, err := c.SyscallConn(); err == nil {
+		raw.Read(c.hungUp) //nolint:errcheck // closed here
+	}
 }
 
 // open plays the agent, which opens the stream of a token.
