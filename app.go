@@ -33,6 +33,8 @@ type app struct {
 	root   string   // absolute
 	debug  bool
 	status int // exit status if there is no error
+
+	inherited int // files behind stdio that the caller left open
 }
 
 func newApp() *app {
@@ -124,7 +126,7 @@ func (a *app) before(c *cli.Context) error {
 func (a *app) runtime(c *cli.Context) *libvm.Runtime {
 	r := &libvm.Runtime{
 		Root: a.root, Log: a.log.Logger, LogFile: a.log.File(), LogJSON: a.log.JSON(), Debug: a.debug,
-		Kernel: c.String("kernel"), Backend: c.String("backend"),
+		Kernel: c.String("kernel"), Backend: c.String("backend"), Inherited: a.inherited,
 	}
 	// The user wants to see the monitor's steps, too; but one that outlives the
 	// command must not hold the caller's stderr.

@@ -16,11 +16,11 @@ func bundleFlags(more ...cli.Flag) []cli.Flag {
 	return append([]cli.Flag{
 		&cli.StringFlag{Name: "bundle", Aliases: []string{"b"}, Usage: "path to the root of the bundle directory, defaults to the current directory"},
 		&cli.StringFlag{Name: "console-socket", Usage: "path to an AF_UNIX socket which will receive a file descriptor referencing the master end of the console's pseudoterminal"},
-		&cli.StringFlag{Name: "pidfd-socket", Usage: "path to an AF_UNIX socket which will receive a file descriptor referencing the init process (not supported)"},
+		&cli.StringFlag{Name: "pidfd-socket", Usage: "path to an AF_UNIX socket which will receive a file descriptor referencing the container's process on the host"},
 		&cli.StringFlag{Name: "pid-file", Usage: "specify the file to write the process id to"},
 		&cli.BoolFlag{Name: "no-pivot", Usage: "accepted for runc's sake: the guest always pivots"},
 		&cli.BoolFlag{Name: "no-new-keyring", Usage: "do not create a new session keyring for the container"},
-		&cli.IntFlag{Name: "preserve-fds", Usage: "pass N additional file descriptors to the container (only 0 is supported)"},
+		&cli.IntFlag{Name: "preserve-fds", Usage: "pass N additional file descriptors to the container (stdio + $LISTEN_FDS + N in total): pipes, connected stream sockets, files to read or to write"},
 	}, more...)
 }
 
@@ -49,9 +49,6 @@ func (a *app) createCommand() *cli.Command {
 }
 
 func createOptions(c *cli.Context, id string) (libvm.CreateOptions, error) {
-	if err := unsupported(c, "pidfd-socket"); err != nil {
-		return libvm.CreateOptions{}, err
-	}
 	return libvm.CreateOptions{
 		ID:            id,
 		Bundle:        c.String("bundle"),
@@ -59,6 +56,7 @@ func createOptions(c *cli.Context, id string) (libvm.CreateOptions, error) {
 		ConsoleSocket: c.String("console-socket"),
 		NoPivot:       c.Bool("no-pivot"),
 		NoNewKeyring:  c.Bool("no-new-keyring"),
+		PidfdSocket:   c.String("pidfd-socket"),
 		PreserveFDs:   c.Int("preserve-fds"),
 	}, checkCgroupFlags(c)
 }

@@ -36,7 +36,7 @@ func (a *app) execCommand() *cli.Command {
 func execFlags() []cli.Flag {
 	return []cli.Flag{
 		&cli.StringFlag{Name: "console-socket", Usage: "path to an AF_UNIX socket which will receive a file descriptor referencing the master end of the console's pseudoterminal"},
-		&cli.StringFlag{Name: "pidfd-socket", Usage: "path to an AF_UNIX socket which will receive a file descriptor referencing the exec process (not supported)"},
+		&cli.StringFlag{Name: "pidfd-socket", Usage: "path to an AF_UNIX socket which will receive a file descriptor referencing the process's stand-in on the host"},
 		&cli.StringFlag{Name: "cwd", Usage: "current working directory in the container"},
 		&cli.StringSliceFlag{Name: "env", Aliases: []string{"e"}, Usage: "set environment variables"},
 		&cli.BoolFlag{Name: "tty", Aliases: []string{"t"}, Usage: "allocate a pseudo-TTY"},
@@ -49,18 +49,15 @@ func execFlags() []cli.Flag {
 		&cli.StringFlag{Name: "apparmor", Usage: "set the apparmor profile for the process (not supported)"},
 		&cli.BoolFlag{Name: "no-new-privs", Usage: "set the no new privileges value for the process"},
 		&cli.StringSliceFlag{Name: "cap", Aliases: []string{"c"}, Usage: "add a capability to the bounding set for the process"},
-		&cli.IntFlag{Name: "preserve-fds", Usage: "pass N additional file descriptors to the container (only 0 is supported)"},
+		&cli.IntFlag{Name: "preserve-fds", Usage: "pass N additional file descriptors to the process (stdio + N in total): pipes, connected stream sockets, files to read or to write"},
 		&cli.StringSliceFlag{Name: "cgroup", Usage: "run the process in an (existing) sub-cgroup(s) (not supported)"},
 		&cli.BoolFlag{Name: "ignore-paused", Usage: "allow exec in a paused container"},
 	}
 }
 
 func execOptions(c *cli.Context) (libvm.ExecOptions, error) {
-	if err := unsupported(c, "pidfd-socket", "process-label", "apparmor", "cgroup"); err != nil {
+	if err := unsupported(c, "process-label", "apparmor", "cgroup"); err != nil {
 		return libvm.ExecOptions{}, err
-	}
-	if c.Int("preserve-fds") != 0 {
-		return libvm.ExecOptions{}, unsupported(c, "preserve-fds")
 	}
 	args := c.Args().Slice()
 	o := libvm.ExecOptions{
@@ -77,6 +74,8 @@ func execOptions(c *cli.Context) (libvm.ExecOptions, error) {
 		},
 		ConsoleSocket: c.String("console-socket"),
 		Detach:        c.Bool("detach"),
+		PidfdSocket:   c.String("pidfd-socket"),
+		PreserveFDs:   c.Int("preserve-fds"),
 		PidFile:       c.String("pid-file"),
 		IgnorePaused:  c.Bool("ignore-paused"),
 	}

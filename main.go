@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"runv/libvm"
+	"runv/libvm/inherit"
 	"runv/libvm/monitor"
 )
 
@@ -40,6 +41,7 @@ func proxyMain(args []string) int {
 
 // runMain runs a command and returns the exit status.
 func runMain(args []string) int {
+	inherited := inherit.Open()
 	// Callers leak files to us (containerd's shim, buildah); what we start
 	// and leave behind must not hold them open.
 	if err := unix.CloseRange(3, ^uint(0), unix.CLOSE_RANGE_CLOEXEC); err != nil {
@@ -47,6 +49,7 @@ func runMain(args []string) int {
 		return 1
 	}
 	a := newApp()
+	a.inherited = inherited
 	err := a.cli().Run(args)
 	if err == nil {
 		return a.status

@@ -3,11 +3,13 @@ package libvm
 import (
 	"encoding/json"
 	"os"
+	"strconv"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 
 	"runv/libvm/bundle"
 	"runv/libvm/config"
+	"runv/libvm/inherit"
 )
 
 // bundleConfig is a bundle that was checked.
@@ -17,6 +19,7 @@ type bundleConfig struct {
 	spec   *specs.Spec     // Process is set
 	raw    json.RawMessage // spec, for the monitor
 
+	listen   int      // files of LISTEN_FDS
 	warnings []string // what is not quite right with it
 }
 
@@ -35,11 +38,15 @@ func (r *Runtime) loadBundle(o CreateOptions) (*bundleConfig, error) {
 	if err := inheritRlimits(b.Spec.Process); err != nil {
 		return nil, err
 	}
+	listen := inherit.ListenFDs(os.Getenv, os.Getpid())
+	if p := b.Spec.Process; listen > 0 {
+		p.Env = append(p.Env, "LISTEN_FDS="+strconv.Itoa(listen), "LISTEN_PID=1")
+	}
 	raw, err := json.Marshal(b.Spec)
 	if err != nil {
 		return nil, err
 	}
-	return &bundleConfig{path: b.Dir, rootfs: b.Rootfs, spec: b.Spec, raw: raw, warnings: b.Warnings}, nil
+	return &bundleConfig{path: b.Dir, rootfs: b.Rootfs, spec: b.Spec, raw: raw, listen: listen, warnings: b.Warnings}, nil
 }
 
 // resolve puts together what config.toml, the bundle, the environment and the

@@ -9,6 +9,7 @@ import (
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 
+	"runv/libvm/inherit"
 	"runv/libvm/monitor"
 	"runv/libvm/state"
 )
@@ -21,7 +22,8 @@ type CreateOptions struct {
 	ConsoleSocket string // takes the terminal's master
 	NoPivot       bool
 	NoNewKeyring  bool
-	PreserveFDs   int // open files 3, 4, … to pass on
+	PidfdSocket   string // takes a pidfd of the container; empty: none
+	PreserveFDs   int    // files that the process gets behind stdio and LISTEN_FDS
 }
 
 // The words are runc's.
@@ -48,6 +50,7 @@ type container struct {
 	dir     *state.Dir // locked
 	monitor Monitor    // nil before start
 	pidFile string     // to remove on abort
+	pidfd   *os.File   // connection that takes our pidfd; nil: none
 
 	warnings []string // about the bundle
 }
@@ -65,7 +68,7 @@ func (r *Runtime) Create(ctx context.Context, o CreateOptions) error {
 	if err != nil {
 		return err
 	}
-	defer c.dir.Close()
+	defer c.close()
 	if err := c.create(ctx, b, o); err != nil {
 		return cause(ctx, err)
 	}
@@ -113,13 +116,18 @@ func (r *Runtime) newContainer(b *bundleConfig, o CreateOptions) (*container, er
 
 // start starts the monitor, which returns when the workload's process exists.
 func (c *container) start(ctx context.Context, b *bundleConfig, o CreateOptions, consoleSocket string) error {
-	if o.PreserveFDs != 0 {
-		return errors.New("--preserve-fds is not supported: the open files of the host do not exist in the guest")
+	var err error
+	if c.pidfd, err = dialPidfd(o.PidfdSocket); err != nil {
+		return err
 	}
 	mo, err := c.runtime.monitorOptions(b, o)
 	if err != nil {
 		return err
 	}
+	if mo.Extra, err = inherit.Files(b.listen, o.PreserveFDs, c.runtime.Inherited); err != nil {
+		return err
+	}
+	defer inherit.Close(mo.Extra) // the monitor has its own
 	mo.Stdin, mo.Stdout, mo.Stderr = os.Stdin, os.Stdout, os.Stderr
 	mo.ConsoleSocket = consoleSocket
 	m, err := c.runtime.startMonitor(ctx, mo)
@@ -132,6 +140,9 @@ func (c *container) start(ctx context.Context, b *bundleConfig, o CreateOptions,
 
 // commit writes the pid file and lets the monitor outlive us.
 func (c *container) commit(ctx context.Context, pidFile string) error {
+	if err := sendPidfd(c.pidfd, pidfdInit, c.monitor.Pid()); err != nil {
+		return err
+	}
 	if pidFile != "" {
 		if err := writePidFile(pidFile, c.monitor.Pid()); err != nil {
 			return err
@@ -161,6 +172,14 @@ func (c *container) abort() error {
 		err = os.Remove(c.pidFile)
 	}
 	return errors.Join(err, c.dir.Remove())
+}
+
+// close frees what creating took.
+func (c *container) close() {
+	if c.pidfd != nil {
+		_ = c.pidfd.Close() // sent, or given up
+	}
+	_ = c.dir.Close()
 }
 
 // monitorOptions says what the monitor needs, without its files.

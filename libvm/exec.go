@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"runv/libvm/ctl"
+	"runv/libvm/inherit"
 	"runv/libvm/state"
 	"runv/libvm/tty"
 )
@@ -20,6 +21,8 @@ type ExecOptions struct {
 	Process       ProcessOptions
 	ConsoleSocket string // takes the terminal's master
 	Detach        bool   // return when the process runs
+	PidfdSocket   string // takes a pidfd of the stand-in; empty: none
+	PreserveFDs   int    // files that the process gets behind stdio
 	PidFile       string // relative to the working directory; empty: none
 	IgnorePaused  bool
 }
@@ -52,10 +55,34 @@ func (r *Runtime) Exec(ctx context.Context, o ExecOptions) (int, error) {
 	if err := checkTerminal(o.Detach, p.Terminal, o.ConsoleSocket); err != nil {
 		return 0, err
 	}
-	if o.Detach {
-		return 0, execDetached(ctx, d, p, o)
+	e := &execution{dir: d, process: p, ExecOptions: o}
+	if e.extra, err = inherit.Files(0, o.PreserveFDs, r.Inherited); err != nil {
+		return 0, err
 	}
-	return r.execForeground(ctx, d, p, o)
+	if e.pidfd, err = dialPidfd(o.PidfdSocket); err != nil {
+		return 0, err
+	}
+	defer e.close()
+	if o.Detach {
+		return 0, e.detached(ctx)
+	}
+	return e.foreground(ctx)
+}
+
+// execution is one exec.
+type execution struct {
+	ExecOptions
+	dir     *state.Dir
+	process *specs.Process
+	extra   []inherit.File // until the guest has them
+	pidfd   *os.File       // connection that takes a pidfd; nil: none
+}
+
+func (e *execution) close() {
+	inherit.Close(e.extra)
+	if e.pidfd != nil {
+		_ = e.pidfd.Close() // sent, or given up
+	}
 }
 
 func checkExec(s state.Status, ignorePaused bool) error {
@@ -70,13 +97,14 @@ func checkExec(s state.Status, ignorePaused bool) error {
 	return nil
 }
 
-// openSession starts the process in the guest.
-func openSession(ctx context.Context, d *state.Dir, p *specs.Process, r ctl.ExecRequest) (*ctl.Session, error) {
+// openSession starts the process in the guest, which has the extra files then.
+func (e *execution) openSession(ctx context.Context, r ctl.ExecRequest) (*ctl.Session, error) {
 	var err error
-	if r.Process, err = json.Marshal(p); err != nil {
+	if r.Process, err = json.Marshal(e.process); err != nil {
 		return nil, err
 	}
-	client, err := ctl.Dial(ctx, d.File())
+	r.Extra = e.extra
+	client, err := ctl.Dial(ctx, e.dir.File())
 	if errors.Is(err, state.ErrNotRunning) {
 		return nil, checkExec(state.Stopped, false)
 	} else if err != nil {
@@ -86,19 +114,22 @@ func openSession(ctx context.Context, d *state.Dir, p *specs.Process, r ctl.Exec
 	if err != nil {
 		return nil, errors.Join(cause(ctx, err), client.Close())
 	}
+	// Whoever is behind them shall see the guest's end of them, not ours.
+	inherit.Close(e.extra)
+	e.extra = nil
 	return s, nil
 }
 
-// execForeground is the stand-in itself.
-func (r *Runtime) execForeground(ctx context.Context, d *state.Dir, p *specs.Process, o ExecOptions) (int, error) {
+// foreground is the stand-in itself.
+func (e *execution) foreground(ctx context.Context) (int, error) {
 	start, stop := interruptible(ctx)
 	defer stop()
-	t, err := newExecTerminal(p)
+	t, err := newExecTerminal(e.process)
 	if err != nil {
 		return 0, err
 	}
 	defer t.close()
-	s, err := openSession(start, d, p, t.request())
+	s, err := e.openSession(start, t.request())
 	if err != nil {
 		return 0, err
 	}
@@ -106,8 +137,11 @@ func (r *Runtime) execForeground(ctx context.Context, d *state.Dir, p *specs.Pro
 	signals, stopSignals := catchSignals()
 	defer stopSignals()
 	stop()
-	if o.PidFile != "" {
-		if err := writePidFile(o.PidFile, os.Getpid()); err != nil {
+	if err := sendPidfd(e.pidfd, pidfdExec, os.Getpid()); err != nil {
+		return 0, err
+	}
+	if e.PidFile != "" {
+		if err := writePidFile(e.PidFile, os.Getpid()); err != nil {
 			return 0, err
 		}
 	}

@@ -139,7 +139,8 @@ func TestCreateFailures(t *testing.T) {
 		{"no console socket", CreateOptions{Bundle: terminal}, "cannot allocate tty if runv will detach without setting console socket"},
 		{"console socket", CreateOptions{Bundle: good, ConsoleSocket: "/s"}, "cannot use console socket if runv will not detach or allocate tty"},
 		{"dead console socket", CreateOptions{Bundle: terminal, ConsoleSocket: "/nonexistent/s"}, "no such file or directory"},
-		{"preserve-fds", CreateOptions{Bundle: good, PreserveFDs: 1}, "--preserve-fds"},
+		{"preserve-fds", CreateOptions{Bundle: good, PreserveFDs: 1}, "unable to stat preserved-fd 0 (of 1): stat /proc/self/fd/3: no such file or directory"},
+		{"pidfd socket", CreateOptions{Bundle: good, PidfdSocket: "/nonexistent/s"}, `pidfd socket "/nonexistent/s": dial unix /nonexistent/s: connect: no such file or directory`},
 		{"no bundle", CreateOptions{Bundle: "/nonexistent"}, "no such file or directory"},
 		{"id", CreateOptions{ID: "../x", Bundle: good}, "invalid container ID format"},
 	}

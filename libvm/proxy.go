@@ -14,7 +14,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"runv/libvm/ctl"
-	"runv/libvm/state"
 	"runv/libvm/tty"
 )
 
@@ -45,13 +44,13 @@ const (
 	proxyCommit = 'c'
 )
 
-// execDetached is exec --detach.
-func execDetached(ctx context.Context, d *state.Dir, p *specs.Process, o ExecOptions) error {
+// detached is exec --detach.
+func (e *execution) detached(ctx context.Context) error {
 	ctx, stop := interruptible(ctx)
 	defer stop()
 	r := ctl.ExecRequest{Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr}
-	if p.Terminal {
-		slave, err := sendTerminal(o.ConsoleSocket, p.ConsoleSize)
+	if e.process.Terminal {
+		slave, err := sendTerminal(e.ConsoleSocket, e.process.ConsoleSize)
 		if err != nil {
 			return err
 		}
@@ -59,12 +58,12 @@ func execDetached(ctx context.Context, d *state.Dir, p *specs.Process, o ExecOpt
 		r = ctl.ExecRequest{TTY: slave}
 		r.Rows, r.Cols = tty.Size(slave)
 	}
-	s, err := openSession(ctx, d, p, r)
+	s, err := e.openSession(ctx, r)
 	if err != nil {
 		return err
 	}
 	defer s.Close()
-	if err := leaveProxy(ctx, s, r.TTY, o.PidFile); err != nil {
+	if err := e.leaveProxy(ctx, s, r.TTY); err != nil {
 		return cause(ctx, err)
 	}
 	return nil
@@ -95,7 +94,7 @@ func sendTerminal(socket string, size *specs.Box) (slave *os.File, err error) {
 }
 
 // leaveProxy starts the stand-in and hands the session over to it.
-func leaveProxy(ctx context.Context, s *ctl.Session, slave *os.File, pidFile string) error {
+func (e *execution) leaveProxy(ctx context.Context, s *ctl.Session, slave *os.File) error {
 	session, err := s.File()
 	if err != nil {
 		return err
@@ -121,7 +120,7 @@ func leaveProxy(ctx context.Context, s *ctl.Session, slave *os.File, pidFile str
 	if err != nil {
 		return fmt.Errorf("start the stand-in of the process: %w", err)
 	}
-	if err := commitProxy(ctx, ours, cmd.Process.Pid, pidFile); err != nil {
+	if err := e.commitProxy(ctx, ours, cmd.Process.Pid); err != nil {
 		_ = ours.Close()
 		_ = cmd.Process.Kill() // it may have ended by itself
 		_ = cmd.Wait()
@@ -130,13 +129,16 @@ func leaveProxy(ctx context.Context, s *ctl.Session, slave *os.File, pidFile str
 	return cmd.Process.Release()
 }
 
-func commitProxy(ctx context.Context, handshake *os.File, pid int, pidFile string) error {
+func (e *execution) commitProxy(ctx context.Context, handshake *os.File, pid int) error {
 	b := make([]byte, 1)
 	if _, err := io.ReadFull(handshake, b); err != nil {
 		return fmt.Errorf("start the stand-in of the process: %w", err)
 	}
-	if pidFile != "" {
-		if err := writePidFile(pidFile, pid); err != nil {
+	if err := sendPidfd(e.pidfd, pidfdExec, pid); err != nil {
+		return err
+	}
+	if e.PidFile != "" {
+		if err := writePidFile(e.PidFile, pid); err != nil {
 			return err
 		}
 	}
@@ -144,8 +146,8 @@ func commitProxy(ctx context.Context, handshake *os.File, pid int, pidFile strin
 	if err == nil {
 		_, err = handshake.Write([]byte{proxyCommit})
 	}
-	if err != nil && pidFile != "" {
-		err = errors.Join(err, os.Remove(pidFile))
+	if err != nil && e.PidFile != "" {
+		err = errors.Join(err, os.Remove(e.PidFile))
 	}
 	return err
 }

@@ -33,7 +33,7 @@ func (r *Runtime) Run(ctx context.Context, o RunOptions) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	defer c.dir.Close()
+	defer c.close()
 	if o.Detach {
 		err := c.create(boot, b, o.CreateOptions)
 		if err == nil {

@@ -31,6 +31,8 @@ type Runtime struct {
 	Debug   bool         // whether monitors log their steps
 	Kernel  string       // --kernel
 	Backend string       // --backend
+	// Inherited is how many files behind stdio the caller left open; inherit.Open.
+	Inherited int
 
 	// Start starts a monitor; nil is monitor.Start.
 	Start func(context.Context, monitor.Options) (Monitor, error)
