@@ -139,36 +139,13 @@ func TestDuplexWritten(t *testing.T) {
 		t.Fatal(err)
 	}
 	var written uint64
-	for full := 0; full < 1000; {
-		_ = raw.Control(func(fd uintptr) {
-			n, err := unix.Write(int(fd), make([]byte, 1024))
-			if err != nil {
-				full++
-				return
-			}
-			full, written = 0, written+uint64(n)
-		})
-	}
-	if got := d.Written(); got != written {
-		t.Errorf("counted %d of %d bytes", got, written)
-	}
-	go func() { _, _ = io.Copy(io.Discard, host) }()
-	process.Close()
-	await(t, d.Done(), "end")
-	if got := d.Written(); got != written {
-		t.Errorf("counted %d of %d bytes at the end", got, written)
-	}
+	_ = raw.Control(func(fd uintptr) { written = fill(t, int(fd), 1024) })
+	counts(t, d, written, process, host)
 }
 
 // An input ends with the last who could read it, though the host is silent.
 func TestInputEndsWithReaders(t *testing.T) {
-	var b Buffers
-	a, host := pair(t)
-	process, ours := pipe(t, true)
-	in, err := b.NewInput(a, ours)
-	if err != nil {
-		t.Fatal(err)
-	}
+	host, in, process := newInput(t)
 	if err := in.EndWithReaders(); err != nil {
 		t.Fatal(err)
 	}

@@ -209,31 +209,48 @@ func TestWrittenCountsThePipe(t *testing.T) {
 	if err := unix.SetNonblock(int(process.Fd()), true); err != nil {
 		t.Fatal(err)
 	}
-	var written uint64
-	chunk := make([]byte, 4096)
+	counts(t, o, fill(t, int(process.Fd()), 4096), process, host)
+	host.Close()
+	o.Close()
+}
+
+// fill writes until nothing more goes in, by pieces, and returns how much did.
+func fill(t *testing.T, fd, piece int) (written uint64) {
+	t.Helper()
+	chunk := make([]byte, piece)
 	deadline := time.Now().Add(patience)
-	for full := 0; full < 1000 && time.Now().Before(deadline); {
-		n, err := unix.Write(int(process.Fd()), chunk)
-		if errors.Is(err, unix.EAGAIN) {
+	for full := 0; full < 1000; {
+		n, err := unix.Write(fd, chunk)
+		switch {
+		case errors.Is(err, unix.EAGAIN):
 			full++
-			continue
-		}
-		if err != nil {
+		case err != nil:
 			t.Fatal(err)
+		case time.Now().After(deadline):
+			t.Fatal("it does not fill")
+		default:
+			full, written = 0, written+uint64(n)
 		}
-		full, written = 0, written+uint64(n)
 	}
-	if got := o.Written(); got != written {
+	return written
+}
+
+// counts checks that a stream counts what its process has written, before and
+// after the host takes it.
+func counts(t *testing.T, s interface {
+	Written() uint64
+	Done() <-chan struct{}
+}, written uint64, process io.Closer, host io.Reader) {
+	t.Helper()
+	if got := s.Written(); got != written {
 		t.Errorf("counted %d of %d bytes", got, written)
 	}
 	go func() { _, _ = io.Copy(io.Discard, host) }()
 	process.Close()
-	await(t, o.Done(), "end")
-	if got := o.Written(); got != written {
+	await(t, s.Done(), "end")
+	if got := s.Written(); got != written {
 		t.Errorf("counted %d of %d bytes at the end", got, written)
 	}
-	host.Close()
-	o.Close()
 }
 
 // The host's reader goes away while the process is silent.

@@ -42,7 +42,7 @@ type File struct {
 // Close closes files.
 func Close(files []File) {
 	for _, f := range files {
-		_ = f.File.Close() // nothing was written here
+		_ = f.Close() // nothing was written here
 	}
 }
 

@@ -39,8 +39,8 @@ func hostilePayload(seed, steps uint32) []byte {
 	return append(c, powerOff...)
 }
 
-// realDevices are those of every container, with nothing behind them.
-func realDevices(t *testing.T) []virtio.Device {
+// realDevices are those of every container, vsock first, with nothing behind them.
+func realDevices(t testing.TB) []virtio.Device {
 	t.Helper()
 	files, err := passthrough.NewServer(passthrough.Options{})
 	if err != nil {

@@ -15,9 +15,6 @@ import (
 	"runv/libvm/initramfs"
 	"runv/libvm/kernel"
 	"runv/libvm/virtio"
-	"runv/libvm/virtio/fs"
-	"runv/libvm/virtio/fs/passthrough"
-	"runv/libvm/virtio/rng"
 	"runv/libvm/virtio/vsock"
 	"runv/libvm/vm"
 )
@@ -139,22 +136,13 @@ type host struct {
 
 func newHost(t testing.TB) host {
 	t.Helper()
-	files, err := passthrough.NewServer(passthrough.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { files.Close() })
-	tree, err := fs.New("runv", 1, files)
-	if err != nil {
-		t.Fatal(err)
-	}
-	sock := vsock.New(vm.GuestCID)
-	g, err := guest.New(sock)
+	devices := realDevices(t)
+	g, err := guest.New(devices[0].(*vsock.Device))
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(g.Close)
-	return host{guest: g, devices: []virtio.Device{sock, tree, rng.New()}}
+	return host{guest: g, devices: devices}
 }
 
 // hello waits until the agent calls.

@@ -3,6 +3,7 @@ package integration
 import (
 	"bytes"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -181,7 +182,7 @@ func TestPreserveFDsWhole(t *testing.T) {
 					time.Sleep(10 * time.Millisecond) // a reader with other things to do
 					continue
 				}
-				if err == io.EOF {
+				if errors.Is(err, io.EOF) {
 					err = nil
 				}
 				results <- result{name, b.Bytes(), err}
