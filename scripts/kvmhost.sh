@@ -173,11 +173,12 @@ args=(
 	-M q35,accel=tcg,kernel-irqchip=off,usb=off,sata=off,smbus=off,vmport=off,hpet=off
 	-cpu ${RUNV_KVMHOST_CPU:-max,-erms,-fsrm,-la57,-pku,+svm,+npt} -smp "$cpus" -m "$memory" -nodefaults -no-user-config -display none -no-reboot
 	-kernel "$kernel" -initrd "$work/initrd"
-	-append "console=ttyS0 quiet panic=-1 mitigations=off nokaslr random.trust_cpu=on tsc=reliable nohz=off highres=off audit=0 nowatchdog"
+	-append "console=ttyS0 quiet panic=-1 mitigations=off nokaslr random.trust_cpu=on tsc=reliable no_timer_check nohz=off highres=off audit=0 nowatchdog"
 	-chardev "file,id=console,path=$work/console" -serial chardev:console
 	-drive "if=none,id=scratch,file=$work/disk,format=raw,cache=unsafe,discard=unmap" -device virtio-blk-pci,drive=scratch
 	-fsdev "local,id=root,path=/,security_model=$model,readonly=on,multidevs=remap" -device virtio-9p-pci,fsdev=root,mount_tag=root
 	-device virtio-serial-pci
+	-monitor "unix:$work/monitor,server=on,wait=off"
 	-chardev "file,id=status,path=$work/status" -device virtserialport,chardev=status,nr=1,name=status
 )
 [ -z "$out" ] || args+=(-fsdev "local,id=out,path=$out,security_model=$model,multidevs=remap" -device virtio-9p-pci,fsdev=out,mount_tag=out)

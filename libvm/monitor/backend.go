@@ -2,7 +2,6 @@ package monitor
 
 import (
 	"context"
-	"errors"
 	"fmt"
 
 	"runv/libvm/config"
@@ -28,10 +27,7 @@ func (m *monitor) chooseBackend(ctx context.Context) (vm.Backend, error) {
 		if err == nil {
 			return kvm.New()
 		}
-		m.log.Debug("not using runv's own VMM", "reason", err)
-		if errors.Is(err, kvm.ErrSlow) {
-			noKVM = err // QEMU would be as slow with it
-		}
+		noKVM = err // QEMU would not be better off with it
 	}
 	m.degraded = noKVM
 	return qemu.New(m.launch.Config.QEMU, m.state.File(), m.log, noKVM == nil)
