@@ -1,5 +1,6 @@
 #!/bin/bash
-# Runs the tests: lint, unit (with the race detector), integration (real VMs).
+# Runs the tests: lint, unit (with the race detector), integration (real VMs, with
+# QEMU), kvm (those with our own VMM, on an emulated KVM host).
 # Without arguments all of them; what fails does not keep the rest from running.
 set -u
 cd "$(dirname "$0")/.."
@@ -50,7 +51,12 @@ integration() {
 	go test -count=1 -timeout 40m -p 1 ./tests/...
 }
 
-for what in "${@:-lint unit integration}"; do
+kvm() {
+	kernel && debian || return 1
+	scripts/test-kvm.sh
+}
+
+for what in "${@:-lint unit integration kvm}"; do
 	for w in $what; do step "$w" "$w"; done
 done
 if [ ${#failed[@]} -gt 0 ]; then

@@ -34,6 +34,7 @@ const consoleTail = 32 << 10
 type Backend struct {
 	kvm  *os.File
 	have features
+	pvh  bool // boot.Params.PVH
 }
 
 var _ vm.Backend = (*Backend)(nil)
@@ -86,7 +87,7 @@ func (m *Machine) assemble(b *Backend, c vm.Config, devices []virtio.Device) err
 		return err
 	}
 	m.timing.Devices = time.Now()
-	entry, err := m.load(c)
+	entry, err := m.load(c, b.pvh)
 	if err != nil {
 		return err
 	}
@@ -147,7 +148,7 @@ func (b *Backend) newMachine(memory uint64) (_ *Machine, err error) {
 }
 
 // load puts kernel, initramfs and tables into memory.
-func (m *Machine) load(c vm.Config) (boot.State, error) {
+func (m *Machine) load(c vm.Config, pvh bool) (boot.State, error) {
 	kernel, err := openFile(c.Kernel)
 	if err != nil {
 		return boot.State{}, fmt.Errorf("guest kernel: %w", err)
@@ -161,7 +162,7 @@ func (m *Machine) load(c vm.Config) (boot.State, error) {
 	if err != nil {
 		return boot.State{}, fmt.Errorf("initramfs: %w", err)
 	}
-	p := boot.Params{Cmdline: commandLine(c, len(m.windows)), Initrd: initrd}
+	p := boot.Params{Cmdline: commandLine(c, len(m.windows)), Initrd: initrd, PVH: pvh}
 	if c.ACPI {
 		if p.RSDP, err = m.writeACPI(c.CPUs); err != nil {
 			return boot.State{}, err

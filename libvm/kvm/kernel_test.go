@@ -99,7 +99,12 @@ func agent(t testing.TB) []byte {
 
 func startKernel(t testing.TB, c vm.Config, devices ...virtio.Device) *Machine {
 	t.Helper()
-	m, err := backend(t).StartMachine(context.Background(), c, devices)
+	return startOn(t, backend(t), c, devices...)
+}
+
+func startOn(t testing.TB, b *Backend, c vm.Config, devices ...virtio.Device) *Machine {
+	t.Helper()
+	m, err := b.StartMachine(context.Background(), c, devices)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -176,15 +181,18 @@ func TestAgentCalls(t *testing.T) {
 		cpus   int
 		memory uint64 // MiB
 		acpi   bool
-	}{{1, 64, false}, {2, 512, false}, {4, 4096, false}, {2, 256, true}} {
-		t.Run(fmt.Sprintf("%d cpus, %d MiB, ACPI %v", tt.cpus, tt.memory, tt.acpi), func(t *testing.T) {
+		pvh    bool
+	}{{1, 64, false, false}, {2, 512, false, false}, {4, 4096, false, false}, {2, 256, true, false}, {2, 256, true, true}} {
+		t.Run(fmt.Sprintf("%d cpus, %d MiB, ACPI %v, PVH %v", tt.cpus, tt.memory, tt.acpi, tt.pvh), func(t *testing.T) {
 			if !tt.acpi && len(needed) > 0 {
 				t.Skip("this kernel wants ACPI (try: make kernel)")
 			}
 			h := newHost(t)
 			c := vm.Config{Kernel: image, Initrd: agentInitrd(t, agent(t), needed...), Cmdline: quietCmdline + " " + os.Getenv("RUNV_TEST_CMDLINE"),
 				Memory: tt.memory * vm.MiB, CPUs: tt.cpus, ACPI: tt.acpi}
-			m := startKernel(t, c, h.devices...)
+			b := backend(t)
+			b.pvh = tt.pvh
+			m := startOn(t, b, c, h.devices...)
 			h.hello(t, m)
 			now, at := time.Now(), m.Timing()
 			used, _ := m.CPUTime()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"os"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -11,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"runv/libvm/kernel/kerneltest"
 	"runv/libvm/mem"
 	"runv/libvm/vm"
 )
@@ -241,5 +243,27 @@ func TestStartRefuses(t *testing.T) {
 				t.Errorf("got %v, want an error with %q", err, tt.want)
 			}
 		})
+	}
+}
+
+// TestPVHEntry enters a kernel that is no Linux by its note: in protected mode, with
+// the start info, whose only module is the initramfs.
+func TestPVHEntry(t *testing.T) {
+	image := filepath.Join(t.TempDir(), "pvh")
+	if err := os.WriteFile(image, kerneltest.PVH(code(
+		[]byte{0x81, 0x3b, 0x78, 0xc5, 0x6e, 0x33, 0x75, 0xfe},    // cmp dword [ebx], magic; jne $
+		[]byte{0x8b, 0x43, 0x10, 0x8b, 0x00},                      // mov eax, [ebx+16]; mov eax, [eax]
+		[]byte{0x81, 0x38, 'i', 'n', 'i', 't', 0x75, 0xfe},        // cmp dword [eax], "init"; jne $
+		[]byte{0x0f, 0x20, 0xc0, 0xa9, 0, 0, 0, 0x80, 0x75, 0xfe}, // mov eax, cr0; test eax, PG; jne $
+		print("!"), powerOff)...), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	m, err := backend(t).StartMachine(context.Background(), vm.Config{Kernel: image, Initrd: initrd(t), Memory: 48 * vm.MiB, CPUs: 1}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { m.Close() })
+	if err := ended(t, m); !errors.Is(err, ErrPowerOff) || string(m.Console()) != "!" {
+		t.Errorf("got %v, console %q", err, m.Console())
 	}
 }

@@ -167,10 +167,14 @@ func (v *vcpu) enter(s boot.State) error {
 	sregs.CR3 = uint64(s.CR3)
 	sregs.CR4 = cr4PAE
 	sregs.EFER = eferLME | eferLMA
+	if s.Protected {
+		sregs.CS.Selector, sregs.CS.L, sregs.CS.DB = boot.SelectorCode32, 0, 1
+		sregs.CR0, sregs.CR3, sregs.CR4, sregs.EFER = cr0PE|cr0ET, 0, 0, 0
+	}
 	if _, err := uapi.IoctlPtr(v.fd, uapi.KVM_SET_SREGS, &sregs, "KVM_SET_SREGS"); err != nil {
 		return err
 	}
-	regs := uapi.Regs{RIP: uint64(s.RIP), RSP: uint64(s.RSP), RBP: uint64(s.RSP), RSI: uint64(s.RSI), RFLAGS: rflagsReserved}
+	regs := uapi.Regs{RIP: uint64(s.RIP), RSP: uint64(s.RSP), RBP: uint64(s.RSP), RSI: uint64(s.RSI), RBX: uint64(s.RBX), RFLAGS: rflagsReserved}
 	_, err := uapi.IoctlPtr(v.fd, uapi.KVM_SET_REGS, &regs, "KVM_SET_REGS")
 	return err
 }

@@ -1,7 +1,6 @@
 package integration
 
 import (
-	"encoding/binary"
 	"encoding/json"
 	"os"
 	"path/filepath"
@@ -14,6 +13,7 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
+	"runv/libvm/kernel/kerneltest"
 	"runv/tests/harness"
 )
 
@@ -224,56 +224,13 @@ func kernelParams(params ...string) harness.Change {
 	}
 }
 
-// pvhKernel is an ELF file whose PVH entry (XEN_ELFNOTE_PHYS32_ENTRY) is at code.
-func pvhKernel(code ...byte) []byte {
-	const load = 1 << 20 // where it is loaded, physical
-	var f []byte
-	u16 := func(v uint16) { f = binary.LittleEndian.AppendUint16(f, v) }
-	u32 := func(v uint32) { f = binary.LittleEndian.AppendUint32(f, v) }
-	u64 := func(v uint64) { f = binary.LittleEndian.AppendUint64(f, v) }
-	// Elf64_Ehdr, 64 bytes; two Elf64_Phdr of 56; a note of 24; the code.
-	const notes, text = 64 + 2*56, 64 + 2*56 + 24
-	f = append(f, "\x7fELF\x02\x01\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00"...)
-	u16(2)  // ET_EXEC
-	u16(62) // EM_X86_64
-	u32(1)
-	u64(load + text)
-	u64(64) // e_phoff
-	u64(0)
-	u32(0)
-	u16(64)
-	u16(56)
-	u16(2)
-	u16(0)
-	u16(0)
-	u16(0)
-	segment := func(kind, flags uint32, offset, size uint64) {
-		u32(kind)
-		u32(flags)
-		u64(offset)
-		u64(load + offset)
-		u64(load + offset)
-		u64(size)
-		u64(size)
-		u64(4)
-	}
-	segment(1, 7, 0, text+uint64(len(code))) // PT_LOAD
-	segment(4, 4, notes, 24)                 // PT_NOTE
-	u32(4)                                   // length of the name
-	u32(8)                                   // length of the value
-	u32(18)                                  // XEN_ELFNOTE_PHYS32_ENTRY
-	f = append(f, "Xen\x00"...)
-	u64(load + text)
-	return append(f, code...)
-}
+func spinningKernel() []byte { return kerneltest.PVH(0xeb, 0xfe) } // jmp .
 
-func spinningKernel() []byte { return pvhKernel(0xeb, 0xfe) } // jmp .
-
-func haltingKernel() []byte { return pvhKernel(0xfa, 0xf4, 0xeb, 0xfd) } // cli; hlt; jmp -1
+func haltingKernel() []byte { return kerneltest.PVH(0xfa, 0xf4, 0xeb, 0xfd) } // cli; hlt; jmp -1
 
 // resettingKernel loads an empty IDT and traps: a triple fault.
 func resettingKernel() []byte {
-	return pvhKernel(0x6a, 0x00, 0x6a, 0x00, 0x0f, 0x01, 0x1c, 0x24, 0xcc, 0xeb, 0xfe)
+	return kerneltest.PVH(0x6a, 0x00, 0x6a, 0x00, 0x0f, 0x01, 0x1c, 0x24, 0xcc, 0xeb, 0xfe)
 }
 
 func TestBadStateDirectory(t *testing.T) {

@@ -1,5 +1,5 @@
-// Package boot puts a Linux kernel into a guest's memory, ready to be entered
-// in long mode. It follows Documentation/x86/boot.rst of Linux 6.1 ("The Linux/x86
+// Package boot puts a kernel into a guest's memory, ready to be entered: Linux
+// in long mode, others by PVH in protected mode. For Linux it follows Documentation/x86/boot.rst of Linux 6.1 ("The Linux/x86
 // Boot Protocol", 64-bit Boot Protocol) for bzImage and vmlinux alike: a vmlinux
 // has the same entry point, with the registers and boot_params that the
 // decompressor of a bzImage would pass on.
@@ -72,11 +72,18 @@ type Params struct {
 	Cmdline string
 	Initrd  File    // Size 0: none
 	RSDP    mem.GPA // ACPI's root pointer, 0 if there is none
+	// PVH has a vmlinux entered by its PVH note. An ELF kernel that is no Linux
+	// always is, if it has one.
+	PVH bool
 }
 
-// State is how the first vCPU enters the kernel: in long mode, on flat segments
-// and page tables that map the first 4 GiB to themselves.
+// State is how the first vCPU enters the kernel: on flat segments, in long mode on
+// page tables that map the first 4 GiB to themselves, or in protected mode
+// without paging.
 type State struct {
+	Protected bool // in 32-bit protected mode, with RBX: the PVH start info
+	RBX       mem.GPA
+
 	RIP, RSP, RSI mem.GPA // RSI: boot_params
 	CR3           mem.GPA
 	GDT           mem.GPA
@@ -99,7 +106,8 @@ func Load(m *mem.Memory, k File, p Params) (State, error) {
 	l := &loader{mem: m, low: mem.GPA(len(regions[0].Host)), params: make(bootParams, paramsBytes)}
 	switch im.Format {
 	case kernel.ELF:
-		err = l.loadELF(k)
+		l.pvh = im.PVHEntry != 0 && (p.PVH || im.Release == "")
+		err = l.loadELF(k, mem.GPA(im.PVHEntry))
 	case kernel.BzImage:
 		err = l.loadBzImage(k)
 	default:
@@ -116,6 +124,9 @@ func Load(m *mem.Memory, k File, p Params) (State, error) {
 	}
 	s := state(l.entry)
 	s.InitrdStart = l.initrd
+	if l.pvh {
+		s = State{Protected: true, RBX: paramsStart, RIP: l.entry, GDT: gdtStart, GDTLimit: s.GDTLimit, InitrdStart: l.initrd}
+	}
 	return s, nil
 }
 
@@ -128,6 +139,7 @@ type loader struct {
 	mem     *mem.Memory
 	low     mem.GPA // end of the memory below the hole
 	params  bootParams
+	pvh     bool // entered by PVH
 	entry   mem.GPA
 	end     mem.GPA // first address behind what the kernel needs to start
 	initMax mem.GPA // first address at which the initramfs may not be
@@ -198,6 +210,12 @@ func (l *loader) finish(p Params) error {
 		return err
 	}
 	copy(cmd, p.Cmdline)
+	if l.pvh {
+		if err := l.writeStartInfo(p); err != nil {
+			return err
+		}
+		return writeTables(l.mem)
+	}
 	l.params.setCmdline(cmdStart)
 	l.params.setRSDP(p.RSDP)
 	if err := l.params.setE820(memoryMap(l.mem.Regions())); err != nil {

@@ -16,8 +16,8 @@ const (
 )
 
 // loadELF loads the segments of a vmlinux, which kernel.Inspect has accepted;
-// but the file may have changed since.
-func (l *loader) loadELF(f File) error {
+// but the file may have changed since. pvh is its PVH entry point.
+func (l *loader) loadELF(f File, pvh mem.GPA) error {
 	var head [ehdrSize]byte
 	if _, err := f.ReadAt(head[:], 0); err != nil {
 		return fmt.Errorf("read ELF header: %w", err)
@@ -48,10 +48,13 @@ func (l *loader) loadELF(f File) error {
 		}
 		loaded = append(loaded, s)
 	}
-	if !inSegments(loaded, mem.GPA(h.Entry)) {
-		return fmt.Errorf("ELF vmlinux with its entry point %#x outside of what it loads", h.Entry)
-	}
 	l.entry = mem.GPA(h.Entry)
+	if l.pvh {
+		l.entry = pvh
+	}
+	if !inSegments(loaded, l.entry) {
+		return fmt.Errorf("ELF vmlinux with its entry point %#x outside of what it loads", l.entry)
+	}
 	l.initMax = maxInitrd
 	l.cmdMax = cmdlineSize
 	l.params.setVmlinux()

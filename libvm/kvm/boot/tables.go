@@ -12,7 +12,11 @@ const (
 	SelectorCS = 0x10
 	SelectorDS = 0x18
 
+	// SelectorCode32 is a segment of State.GDT for protected mode.
+	SelectorCode32 = 0x08
+
 	gdtEntries = 4
+	gdtCode32  = 0x00cf9b000000ffff // base 0, limit 4 GiB, execute/read, 32-bit
 	gdtCode64  = 0x00af9b000000ffff // base 0, limit 4 GiB, execute/read, 64-bit
 	gdtData    = 0x00cf93000000ffff // base 0, limit 4 GiB, read/write
 )
@@ -35,6 +39,7 @@ func writeTables(m *mem.Memory) error {
 		return err
 	}
 	le := binary.LittleEndian
+	le.PutUint64(gdt[SelectorCode32:], gdtCode32)
 	le.PutUint64(gdt[SelectorCS:], gdtCode64)
 	le.PutUint64(gdt[SelectorDS:], gdtData)
 
