@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"strings"
 	"sync"
 	"time"
 
@@ -16,6 +17,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"runv/agent/api"
+	"runv/libvm/vm"
 )
 
 // The vsock ports on which the host listens.
@@ -243,10 +245,23 @@ func Error(err error) error {
 		return nil
 	}
 	if s, ok := status.FromError(err); ok {
-		return errors.New(s.Message())
+		return errors.New(oneLine(s.Message()))
 	}
 	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
 		return err
 	}
 	return fmt.Errorf("%w (%w)", ErrLost, err)
+}
+
+// maxError is the most of an agent's error that is shown, in bytes.
+const maxError = 4 << 10
+
+// oneLine is an agent's text as it may be shown: a guest that took its agent over
+// writes what it likes.
+func oneLine(text string) string {
+	shown := strings.Join(strings.FieldsFunc(vm.Printable([]byte(text[:min(len(text), maxError)])), func(r rune) bool { return r == '\n' }), " ")
+	if len(text) > maxError {
+		shown += " …"
+	}
+	return shown
 }

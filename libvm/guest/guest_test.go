@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -201,6 +202,21 @@ func TestErrorOfALostAgent(t *testing.T) {
 	cancel()
 	if err := Error(ctx.Err()); errors.Is(err, ErrLost) {
 		t.Errorf("a call that was given up: got %v", err)
+	}
+}
+
+// TestErrorOfAHostileAgent: its words do not reach a terminal as they are.
+func TestErrorOfAHostileAgent(t *testing.T) {
+	for _, tt := range []struct{ said, want string }{
+		{"no such file", "no such file"},
+		{"a\nlevel=error msg=forged\n", "a level=error msg=forged"},
+		{"\x1b]0;owned\x07é", "?]0;owned?é"},
+		{strings.Repeat("x", maxError+1), strings.Repeat("x", maxError) + " …"},
+		{"", ""},
+	} {
+		if got := Error(status.Error(codes.Unknown, tt.said)).Error(); got != tt.want {
+			t.Errorf("%.20q: got %.60q, want %.60q", tt.said, got, tt.want)
+		}
 	}
 }
 

@@ -50,9 +50,15 @@ func treeKey(id string, mount int) string { return id + "." + strconv.Itoa(mount
 // agent is the guest's.
 func (c *container) agent() api.AgentService { return c.monitor.machine.guest.Agent() }
 
+// createTime is how long a guest whose agent has called may take to make the
+// container: all of it is work of milliseconds, but for a tmpcopyup of many files.
+const createTime = 2 * time.Minute
+
 // create makes the container in the guest, with its process stopped before exec.
 func (c *container) create(ctx context.Context) (err error) {
 	m := c.monitor
+	ctx, cancel := context.WithTimeoutCause(ctx, createTime, fmt.Errorf("the guest did not make the container within %v", createTime))
+	defer cancel()
 	if err := c.configureGuest(ctx); err != nil {
 		return err
 	}
@@ -100,7 +106,7 @@ func (c *container) explain(ctx context.Context, err error) error {
 	case <-time.After(wait):
 	}
 	if ctx.Err() != nil {
-		return ctx.Err()
+		return context.Cause(ctx)
 	}
 	return err
 }
