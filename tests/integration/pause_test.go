@@ -15,26 +15,24 @@ import (
 // sees, and its file.
 func counts(t *testing.T) (*harness.Container, string) {
 	r := newRuntime(t)
-	b := r.NewBundle(harness.Shell(`trap 'echo term; exit 6' TERM; i=0; while :; do i=$((i+1)); echo $i > /count; sleep 0.02; done`))
+	b := r.NewBundle(harness.Shell(`trap 'echo term; exit 6' TERM; i=0; while :; do i=$((i+1)); echo $i > /next; mv /next /count; sleep 0.02; done`))
 	return r.Create(b, nil, newOutput(t).w).Start(), filepath.Join(b.Rootfs, "count")
 }
 
 // counted reads the file.
 func counted(t *testing.T, file string) int {
 	t.Helper()
-	for {
-		data, err := os.ReadFile(file)
-		if err != nil && !os.IsNotExist(err) {
-			t.Fatal(err)
-		}
-		if text := strings.TrimSpace(string(data)); text != "" || err != nil {
-			n, err := strconv.Atoi("0" + text)
-			if err != nil {
-				t.Fatal(err)
-			}
-			return n
-		} // it is just being written
+	data, err := os.ReadFile(file)
+	if os.IsNotExist(err) {
+		return 0 // it has not begun
+	} else if err != nil {
+		t.Fatal(err)
 	}
+	n, err := strconv.Atoi(strings.TrimSpace(string(data)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
 }
 
 // grows waits until the container counts on.
