@@ -4,6 +4,7 @@
 package initramfs
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -30,7 +31,11 @@ type Module struct {
 // listed in ModuleList in the order given. w gets large writes and needs no
 // buffer; a memfd does well.
 func Write(w io.Writer, agent []byte, modules []Module) error {
-	if len(agent) == 0 {
+	return write(w, io.NewSectionReader(bytes.NewReader(agent), 0, int64(len(agent))), modules)
+}
+
+func write(w io.Writer, agent *io.SectionReader, modules []Module) error {
+	if agent.Size() == 0 {
 		return errors.New("initramfs: agent is empty")
 	}
 	list, err := moduleList(modules)
@@ -44,7 +49,7 @@ func Write(w io.Writer, agent []byte, modules []Module) error {
 	a.add(entry{name: "tmp", mode: modeDir | 0o1777})
 	// The kernel opens it as /init's stdin, stdout and stderr.
 	a.add(entry{name: "dev/console", mode: modeChar | 0o600, major: 5, minor: 1})
-	a.add(entry{name: "init", mode: modeReg | 0o755, data: agent})
+	a.add(entry{name: "init", mode: modeReg | 0o755, from: agent})
 	if len(modules) > 0 {
 		a.add(entry{name: ModuleList[1:], mode: modeReg | 0o644, data: []byte(list)})
 		addModules(a, modules)

@@ -190,11 +190,52 @@ func TestAgentFrom(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			if _, err := agentFrom(tt.fs); !errors.Is(err, tt.want) {
-				t.Errorf("got %v, want %v", err, tt.want)
+			r, err := agentFrom(tt.fs)
+			if !errors.Is(err, tt.want) {
+				t.Fatalf("got %v, want %v", err, tt.want)
+			}
+			if err != nil {
+				return
+			}
+			if b, err := io.ReadAll(r); err != nil || string(b) != "x" {
+				t.Errorf("got %q, %v", b, err)
 			}
 		})
 	}
+}
+
+// TestWriteEmbedded holds the archive that is written by parts against the one
+// that is written from memory.
+func TestWriteEmbedded(t *testing.T) {
+	agent, err := Agent()
+	if err != nil {
+		t.Skip(err)
+	}
+	modules := []Module{{Path: "/lib/modules/6.1/a.ko", Data: []byte("ko")}}
+	var got, want bytes.Buffer
+	if err := errors.Join(WriteEmbedded(&got, modules), Write(&want, agent, modules)); err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(got.Bytes(), want.Bytes()) {
+		t.Errorf("%d and %d bytes, which differ", got.Len(), want.Len())
+	}
+	full := &limited{n: len(agent) / 2}
+	if err := WriteEmbedded(full, nil); !errors.Is(err, errFull) {
+		t.Errorf("got %v, want what the writer said", err)
+	}
+}
+
+var errFull = errors.New("full")
+
+// limited takes n bytes.
+type limited struct{ n int }
+
+func (l *limited) Write(p []byte) (int, error) {
+	if len(p) > l.n {
+		return 0, errFull
+	}
+	l.n -= len(p)
+	return len(p), nil
 }
 
 // BenchmarkWrite is what a VM start pays: an agent of 8 MB into a memfd.

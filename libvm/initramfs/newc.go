@@ -26,10 +26,19 @@ const (
 // entry is one file of the archive. Its owner is root and its mtime the epoch,
 // so that the same agent always makes the same archive.
 type entry struct {
-	name         string // no leading slash
-	mode         uint32 // type and permissions
-	major, minor uint32 // of a device node
-	data         []byte // of a regular file
+	name         string            // no leading slash
+	mode         uint32            // type and permissions
+	major, minor uint32            // of a device node
+	data         []byte            // of a regular file
+	from         *io.SectionReader // of one that is not in memory; nil: data
+}
+
+// size returns the bytes of the entry's content.
+func (e entry) size() int64 {
+	if e.from != nil {
+		return e.from.Size()
+	}
+	return int64(len(e.data))
 }
 
 // archive writes entries to w and keeps the first error.
@@ -43,8 +52,8 @@ func (a *archive) add(e entry) {
 	if a.err != nil {
 		return
 	}
-	if uint64(len(e.data)) > math.MaxUint32 {
-		a.err = fmt.Errorf("%q: %d bytes do not fit a newc archive", e.name, len(e.data))
+	if e.size() > math.MaxUint32 {
+		a.err = fmt.Errorf("%q: %d bytes do not fit a newc archive", e.name, e.size())
 		return
 	}
 	a.ino++
@@ -54,7 +63,8 @@ func (a *archive) add(e entry) {
 	}
 	a.write(header(a.ino, nlink, e))
 	a.write(e.data)
-	a.write(pad(len(e.data)))
+	a.copy(e.from)
+	a.write(pad(e.size()))
 }
 
 // close ends the archive. The kernel stops reading at the trailer.
@@ -76,16 +86,30 @@ func (a *archive) write(b []byte) {
 	}
 }
 
+// copyBytes is what is copied at a time: it stays in the processor's cache.
+const copyBytes = 64 << 10
+
+func (a *archive) copy(r *io.SectionReader) {
+	if a.err != nil || r == nil {
+		return
+	}
+	// Not io.Copy's own ways: those of a file are for other files.
+	_, err := io.CopyBuffer(struct{ io.Writer }{a.w}, struct{ io.Reader }{r}, make([]byte, copyBytes))
+	if err != nil {
+		a.err = fmt.Errorf("write initramfs: %w", err)
+	}
+}
+
 // header returns an entry's header and name with their padding.
 func header(ino uint32, nlink int, e entry) []byte {
 	// ino mode uid gid nlink mtime filesize devmajor devminor rdevmajor
 	// rdevminor namesize check
 	h := fmt.Appendf(make([]byte, 0, 128), "%s%08X%08X%08X%08X%08X%08X%08X%08X%08X%08X%08X%08X%08X%s\x00",
-		newcMagic, ino, e.mode, 0, 0, nlink, 0, len(e.data), 0, 0, e.major, e.minor, len(e.name)+1, 0, e.name)
-	return append(h, pad(len(h))...)
+		newcMagic, ino, e.mode, 0, 0, nlink, 0, e.size(), 0, 0, e.major, e.minor, len(e.name)+1, 0, e.name)
+	return append(h, pad(int64(len(h)))...)
 }
 
 // pad returns the zeros that bring n bytes to a multiple of 4.
-func pad(n int) []byte {
+func pad(n int64) []byte {
 	return make([]byte, -n&3)
 }

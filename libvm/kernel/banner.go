@@ -33,7 +33,7 @@ func elfRelease(r io.ReaderAt, size int64, h elf.Header64, progs []elf.Prog64) (
 
 // findBanner looks for the banner in n bytes at off and returns its release.
 func findBanner(r io.ReaderAt, off, n int64) (string, error) {
-	const chunk = 1 << 20
+	const chunk = 64 << 10                       // bytes: it is in the first page, as a rule
 	const overlap = len(banner) + maxRelease + 1 // bytes, so that no banner is cut in two
 	buf := make([]byte, min(n, chunk+int64(overlap)))
 	for n >= int64(len(banner)) {

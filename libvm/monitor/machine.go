@@ -165,10 +165,6 @@ func inspectKernel(path string) (kernel.Image, []kernel.Module, error) {
 
 // makeInitrd writes the initramfs, with the embedded agent, into a memfd.
 func makeInitrd(modules []kernel.Module) (*os.File, error) {
-	agent, err := initramfs.Agent()
-	if err != nil {
-		return nil, err
-	}
 	loaded := make([]initramfs.Module, 0, len(modules))
 	for _, m := range modules {
 		data, err := m.Read()
@@ -182,7 +178,7 @@ func makeInitrd(modules []kernel.Module) (*os.File, error) {
 		return nil, os.NewSyscallError("memfd_create", err)
 	}
 	f := os.NewFile(uintptr(fd), "initramfs")
-	if err := initramfs.Write(f, agent, loaded); err != nil {
+	if err := initramfs.WriteEmbedded(f, loaded); err != nil {
 		f.Close() //nolint:errcheck // broken
 		return nil, err
 	}
