@@ -22,6 +22,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"strings"
 	"syscall"
 	"time"
 
@@ -232,6 +233,7 @@ func spawn(o *Options) (*Process, error) {
 	}
 	p.cmd = &exec.Cmd{
 		Path: "/proc/self/exe", Args: []string{"runv", Command, o.ID}, Dir: "/",
+		Env:        environment(os.Environ()),
 		ExtraFiles: extra,
 		SysProcAttr: &syscall.SysProcAttr{
 			Setsid:     true,
@@ -256,6 +258,23 @@ func spawn(o *Options) (*Process, error) {
 		return nil, fmt.Errorf("start the container's monitor: %w", err)
 	}
 	return p, nil
+}
+
+// environment is the monitor's: the caller's, and that the heap is not made of huge
+// pages, where the host would give them unasked. They are 2 MiB each, and the heap
+// is hardly larger; the guest's memory may have them.
+func environment(env []string) []string {
+	const name, noHuge = "GODEBUG=", "disablethp=1"
+	out := make([]string, 0, len(env)+1)
+	value := noHuge
+	for _, e := range env {
+		if v, ok := strings.CutPrefix(e, name); ok && v != "" {
+			value = v + "," + noHuge
+		} else if !ok {
+			out = append(out, e)
+		}
+	}
+	return append(out, name+value)
 }
 
 // keepFromChildren marks every descriptor but stdio close-on-exec. The caller

@@ -51,6 +51,11 @@ func (m *monitor) serve(ctx context.Context) int {
 		defer close(reaped)
 		m.reapOrphans(ctx)
 	}()
+	trimmed := make(chan struct{})
+	go func() {
+		defer close(trimmed)
+		trimLater(ctx)
+	}()
 	if m.degraded != nil {
 		m.log.Warn("no hardware virtualization: the guest is emulated and slow", "reason", m.degraded)
 	}
@@ -63,6 +68,7 @@ func (m *monitor) serve(ctx context.Context) int {
 	// Calls that the guest leaves unanswered end with it.
 	stuck := time.AfterFunc(answerTime, func() { m.machine.vm.Close() }) //nolint:errcheck // it is closed again
 	defer stuck.Stop()
+	<-trimmed
 	<-signalled
 	<-reaped
 	<-served
