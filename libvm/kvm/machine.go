@@ -64,6 +64,8 @@ type Timing struct {
 	Devices time.Time // VM, memory, interrupt controllers and devices exist
 	Loaded  time.Time // kernel, initramfs and tables are in memory
 	Run     time.Time // before the first KVM_RUN
+
+	CPU time.Duration // what this process had used at Run, since its begin
 }
 
 // Timing returns when the parts of the start were done.

@@ -187,7 +187,7 @@ func (v *vcpu) loop() {
 	defer v.finish()
 	v.m.firstRun.Do(func() {
 		v.m.mu.Lock()
-		v.m.timing.Run = time.Now()
+		v.m.timing.Run, v.m.timing.CPU = time.Now(), processTime()
 		v.m.mu.Unlock()
 	})
 	for !v.m.stopping.Load() {
@@ -258,6 +258,15 @@ func (v *vcpu) cpuTime() (int64, error) {
 		return v.used.Load(), nil
 	}
 	return threadTime(tid) - v.started, nil
+}
+
+// processTime returns the CPU time of this process.
+func processTime() time.Duration {
+	var ts unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_PROCESS_CPUTIME_ID, &ts); err != nil {
+		return 0
+	}
+	return time.Duration(ts.Nano())
 }
 
 // threadTime returns the CPU time of a thread of this process, 0 for the caller's

@@ -19,6 +19,7 @@ import (
 	"runv/libvm/ctl"
 	"runv/libvm/hostfs"
 	"runv/libvm/inherit"
+	"runv/libvm/kvm"
 	"runv/libvm/log"
 	"runv/libvm/state"
 )
@@ -290,7 +291,13 @@ func (m *monitor) prepareView(context.Context) (err error) {
 func (m *monitor) awaitAgent(ctx context.Context) error {
 	_, cpus := m.size()
 	limit := time.Duration(m.launch.Config.BootLimit) * time.Second
-	return m.machine.awaitAgent(ctx, limit*time.Duration(min(cpus, onlineCPUs())))
+	if err := m.machine.awaitAgent(ctx, limit*time.Duration(min(cpus, onlineCPUs()))); err != nil {
+		return err
+	}
+	if own, ok := m.machine.vm.(*kvm.Machine); ok {
+		m.log.Debug("set up the virtual machine", "cpu_us", own.Timing().CPU.Microseconds())
+	}
+	return nil
 }
 
 func (m *monitor) createContainer(ctx context.Context) error { return m.container.create(ctx) }
