@@ -2,67 +2,38 @@ package main
 
 import (
 	"context"
-	"crypto/rand"
-	"encoding/json"
 	"errors"
-	"fmt"
-	"log/slog"
 	"os"
-	"time"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 
 	"runv/agent/api"
+	"runv/agent/wire"
 	"runv/libvm/guest"
-	"runv/libvm/initramfs"
-	"runv/libvm/qemu"
-	"runv/libvm/virtio"
-	"runv/libvm/virtio/fs"
 	"runv/libvm/virtio/fs/passthrough"
-	"runv/libvm/virtio/rng"
-	"runv/libvm/virtio/vsock"
-	"runv/libvm/vm"
 )
 
-// agentTime bounds the guest of measureAgent.
-const agentTime = 2 * time.Minute
-
-// guestSize is that of a container without a limit, as libvm/config has it.
-const guestSize = 512 * vm.MiB
-
 // measureAgent asks the agent what it takes: it is in no container, so no
-// command of runv can tell. A guest is booted as the monitor does it, with a
-// container that sleeps.
+// command of runv can tell. The guest has a container that sleeps.
 func (b *bench) measureAgent(ctx context.Context) (err error) {
 	b.progress("memory of the agent")
-	ctx, cancel := context.WithTimeout(ctx, agentTime)
+	ctx, cancel := context.WithTimeout(ctx, guestTime)
 	defer cancel()
-	files, err := passthrough.NewServer(passthrough.Options{AllowDevices: true})
+	backend, release, err := b.qemuBackend()
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, files.Close()) }()
-	request, err := b.agentRequest(ctx, files)
+	defer func() { err = errors.Join(err, release()) }()
+	g, err := b.boot(ctx, backend)
 	if err != nil {
 		return err
 	}
-	g, machine, err := b.agentMachine(ctx, files)
+	defer func() { err = errors.Join(err, g.close()) }()
+	request, err := b.agentRequest(ctx, g.files)
 	if err != nil {
 		return err
 	}
-	defer func() {
-		err = errors.Join(err, machine.Close())
-		g.Close()
-	}()
-	if err := g.Accept(ctx); err != nil {
-		return fmt.Errorf("the agent has not called: %w; console: %s", err, machine.Console())
-	}
-	entropy := make([]byte, 64)
-	rand.Read(entropy) //nolint:errcheck // never fails
-	agent := g.Agent()
-	if _, err := agent.Configure(ctx, &api.ConfigureRequest{UnixNanos: time.Now().UnixNano(), Entropy: entropy, StreamPort: guest.StreamPort}); err != nil {
-		return guest.Error(err)
-	}
+	agent := g.guest.Agent()
 	if _, err := agent.CreateContainer(ctx, request); err != nil {
 		return guest.Error(err)
 	}
@@ -87,10 +58,6 @@ func (b *bench) agentRequest(ctx context.Context, files *passthrough.Server) (*a
 	if err != nil {
 		return nil, err
 	}
-	config, err := json.Marshal(&spec)
-	if err != nil {
-		return nil, err
-	}
 	root, err := os.Open(dir + "/rootfs")
 	if err != nil {
 		return nil, err
@@ -101,51 +68,7 @@ func (b *bench) agentRequest(ctx context.Context, files *passthrough.Server) (*a
 		return nil, err
 	}
 	return &api.CreateContainerRequest{
-		Id: id, Spec: config, Stdio: &api.Stdio{},
+		Id: id, Spec: wire.MarshalSpec(&spec), Stdio: &api.Stdio{},
 		Trees: []*api.Tree{{Mount: -1, Path: id + "/rootfs"}},
 	}, nil
-}
-
-// agentMachine boots a guest of runv's.
-func (b *bench) agentMachine(ctx context.Context, files *passthrough.Server) (*guest.Guest, vm.VM, error) {
-	tree, err := fs.New("runv", 1, files)
-	if err != nil {
-		return nil, nil, err
-	}
-	run, err := os.Open(b.dir)
-	if err != nil {
-		return nil, nil, err
-	}
-	defer run.Close() //nolint:errcheck // only needed to start
-	backend, err := qemu.New("", run, slog.New(slog.DiscardHandler), qemu.NoKVM() == nil)
-	if err != nil {
-		return nil, nil, err
-	}
-	agent, err := initramfs.Agent()
-	if err != nil {
-		return nil, nil, err
-	}
-	path, err := b.initrd("agent.cpio", agent)
-	if err != nil {
-		return nil, nil, err
-	}
-	initrd, err := os.Open(path)
-	if err != nil {
-		return nil, nil, err
-	}
-	defer initrd.Close() //nolint:errcheck // QEMU has its own
-	sock := vsock.New(vm.GuestCID)
-	g, err := guest.New(sock)
-	if err != nil {
-		return nil, nil, err
-	}
-	machine, err := backend.Start(ctx, vm.Config{
-		Kernel: b.kernel, Initrd: initrd, Memory: guestSize, CPUs: 1,
-		Cmdline: "console=ttyS0 panic=-1 reboot=t random.trust_cpu=on rdinit=/init quiet",
-	}, []virtio.Device{sock, tree, rng.New()})
-	if err != nil {
-		g.Close()
-		return nil, nil, err
-	}
-	return g, machine, nil
 }

@@ -21,40 +21,51 @@ import (
 // virtiofsd is where Debian's qemu-system-common has it.
 const virtiofsd = "/usr/lib/qemu/virtiofsd"
 
-// measureIO has the same program do the same work over our virtio-fs, in a
-// container, and over virtiofsd's, in a bare machine with QEMU's same flags.
-func (b *bench) measureIO(ctx context.Context) error {
-	dir, err := b.bundle(ctx, "io", func(s *specs.Spec) {
+// ioBundle makes the bundle in which a part of the work is done (1: all, 2: half
+// of it …), and returns the program.
+func (b *bench) ioBundle(ctx context.Context, part int) (dir string, program []byte, err error) {
+	dir, err = b.bundle(ctx, "io", func(s *specs.Spec) {
 		s.Process.Args = []string{"/work"}
-		s.Process.Env = append(s.Process.Env, "BENCH_CONTAINER=1")
+		s.Process.Env = append(s.Process.Env, "BENCH_CONTAINER=1", fmt.Sprintf("BENCH_PART=%d", part))
 		s.Root.Readonly = false
 		s.Linux.ReadonlyPaths = nil // it drops the guest's caches
 		s.Linux.MaskedPaths = nil
 	})
 	if err != nil {
-		return err
+		return "", nil, err
 	}
-	program, err := os.ReadFile(b.work)
-	if err != nil {
-		return err
+	if program, err = os.ReadFile(b.work); err != nil {
+		return "", nil, err
 	}
 	if err := os.WriteFile(dir+"/rootfs/work", program, 0o755); err != nil {
-		return err
+		return "", nil, err
 	}
-	if err := writeSourceTree(dir + "/rootfs/src.tar"); err != nil {
-		return err
-	}
-	variants := []variant{{ours, func(ctx context.Context) ([]reading, error) {
-		out, err := b.runv.output(ctx, "run", "--bundle", dir, "bench-io")
+	return dir, program, writeSourceTree(dir+"/rootfs/src.tar", part)
+}
+
+// works is the work in a container.
+func works(r runtime, bundle string) variant {
+	return variant{r.name, func(ctx context.Context) ([]reading, error) {
+		out, err := r.output(ctx, "run", "--bundle", bundle, "bench-io")
 		if err != nil {
 			return nil, err
 		}
 		return steps(out)
-	}}}
+	}}
+}
+
+// measureIO has the same program do the same work over our virtio-fs, in a
+// container, and over virtiofsd's, in a bare machine with QEMU's same flags.
+func (b *bench) measureIO(ctx context.Context) error {
+	dir, program, err := b.ioBundle(ctx, 1)
+	if err != nil {
+		return err
+	}
+	variants := []variant{works(b.runv, dir)}
 	if _, err := os.Stat(virtiofsd); err != nil {
 		b.progress("no %s: not compared with it (try: apt-get install qemu-system-common)", virtiofsd)
 	} else {
-		m, err := b.machine(ctx)
+		m, err := b.machine(ctx, b.runv)
 		if err != nil {
 			return err
 		}
@@ -70,11 +81,7 @@ func (b *bench) measureIO(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	for _, s := range all {
-		if s.variant == ours {
-			b.table.compare("fs:"+s.name, "ms", all, s.name, map[string]float64{"virtiofsd": goalFS})
-		}
-	}
+	b.table.compareAll("fs:", "ms", all, map[string]float64{"virtiofsd": goalFS})
 	return nil
 }
 

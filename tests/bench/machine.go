@@ -81,13 +81,13 @@ func qemuOf(monitor int) (int, []string, error) {
 	return 0, nil, fmt.Errorf("process %d has no QEMU", monitor)
 }
 
-// machine runs a container for as long as it takes to see its QEMU.
-func (b *bench) machine(ctx context.Context) (m machine, err error) {
+// machine has r run a container for as long as it takes to see its QEMU.
+func (b *bench) machine(ctx context.Context, r runtime) (m machine, err error) {
 	dir, err := b.bundle(ctx, "machine", sleeps)
 	if err != nil {
 		return m, err
 	}
-	c, err := b.runv.detached(ctx, dir, "bench-machine")
+	c, err := r.detached(ctx, dir, "bench-machine")
 	if err != nil {
 		return m, err
 	}

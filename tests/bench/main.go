@@ -21,11 +21,12 @@ import (
 // bench is what the sections share.
 type bench struct {
 	runv   runtime
-	kernel string // absolute path of the guest's kernel
-	work   string // absolute path of the program that tests/bench/work is
-	script string // absolute path of scripts/rootfs.sh
-	dir    string // temporary, for everything
-	n      int    // readings of each variant
+	kernel string  // absolute path of the guest's kernel
+	work   string  // absolute path of the program that tests/bench/work is
+	script string  // absolute path of scripts/rootfs.sh
+	dir    string  // temporary, for everything
+	n      int     // readings of each variant
+	native float64 // flag -native
 	stderr io.Writer
 
 	// unified is the path of a mount namespace for crun; see cgroup.go.
@@ -35,17 +36,19 @@ type bench struct {
 
 // section is a part of the benchmark that can be asked for by name.
 type section struct {
-	name string
-	run  func(*bench, context.Context) error
+	name  string
+	run   func(*bench, context.Context) error
+	asked bool // runs only if it is asked for
 }
 
 var sections = [...]section{
-	{"run", (*bench).measureRun},
-	{"phases", (*bench).measurePhases},
-	{"exec", (*bench).measureExec},
-	{"memory", (*bench).measureMemory},
-	{"sizes", (*bench).measureSizes},
-	{"io", (*bench).measureIO},
+	{name: "run", run: (*bench).measureRun},
+	{name: "phases", run: (*bench).measurePhases},
+	{name: "exec", run: (*bench).measureExec},
+	{name: "memory", run: (*bench).measureMemory},
+	{name: "sizes", run: (*bench).measureSizes},
+	{name: "io", run: (*bench).measureIO},
+	{name: "kvm", run: (*bench).measureKVM, asked: true},
 }
 
 func main() {
@@ -60,16 +63,20 @@ func main() {
 
 func run(ctx context.Context) (err error) {
 	b := &bench{stderr: os.Stderr}
-	var names []string
+	var names, usual []string
 	for _, s := range sections {
 		names = append(names, s.name)
+		if !s.asked {
+			usual = append(usual, s.name)
+		}
 	}
 	runv := flag.String("runv", "./runv", "the runv to measure")
 	flag.StringVar(&b.kernel, "kernel", os.Getenv("RUNV_KERNEL"), "the guest's kernel")
 	flag.StringVar(&b.work, "work", "", "the program that tests/bench/work is, built static")
 	flag.StringVar(&b.script, "rootfs-script", "scripts/rootfs.sh", "what makes a root file system")
 	flag.IntVar(&b.n, "n", 10, "readings of each kind; of I/O, half of it")
-	only := flag.String("only", strings.Join(names, ","), "sections to run")
+	only := flag.String("only", strings.Join(usual, ","), "sections to run; there is kvm, too, for a host with KVM")
+	flag.Float64Var(&b.native, "native", 0, "CPU time of \"runv --version\" on real hardware, in ms, by which section kvm estimates its own")
 	flag.Parse()
 	if b.n < 1 {
 		return fmt.Errorf("-n %d: want at least 1", b.n)

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"strconv"
 	"strings"
@@ -21,18 +22,31 @@ const (
 const mb = 1e6 // bytes
 
 // pss is the proportional set size of processes, in bytes, by what it is of.
-type pss struct{ guest, initrd, file, other float64 }
+type pss struct {
+	guest  float64 // RAM of the guest, and the kernel's file where it is mapped as such
+	initrd float64
+	file   float64
+	other  float64 // heap and stacks
+}
 
-// add adds a process. The mappings that monitor and QEMU share are memfds; the
-// name of QEMU's tells the guest's RAM.
-func (p *pss) add(pid int) error {
+// add adds a process.
+func (p *pss) add(pid int, kernel string) error {
 	f, err := os.Open(fmt.Sprintf("/proc/%d/smaps", pid))
 	if err != nil {
 		return err
 	}
 	defer f.Close() //nolint:errcheck // only read
+	if err := p.read(f, kernel); err != nil {
+		return fmt.Errorf("smaps of %d: %w", pid, err)
+	}
+	return nil
+}
+
+// read adds what smaps says. The guest's RAM is a memfd, which QEMU and our own
+// VMM name each in its way; our own maps the kernel's file over a part of it.
+func (p *pss) read(smaps io.Reader, kernel string) error {
 	path := ""
-	s := bufio.NewScanner(f)
+	s := bufio.NewScanner(smaps)
 	for s.Scan() {
 		fields := strings.Fields(s.Text())
 		switch {
@@ -42,17 +56,17 @@ func (p *pss) add(pid int) error {
 		case len(fields) == 3 && fields[0] == "Pss:":
 			kib, err := strconv.ParseFloat(fields[1], 64)
 			if err != nil {
-				return fmt.Errorf("smaps of %d: %w", pid, err)
+				return err
 			}
-			*p.of(path) += kib * 1024
+			*p.of(path, kernel) += kib * 1024
 		}
 	}
 	return s.Err()
 }
 
-func (p *pss) of(path string) *float64 {
+func (p *pss) of(path, kernel string) *float64 {
 	switch {
-	case strings.HasPrefix(path, "/memfd:memory-backend"):
+	case strings.HasPrefix(path, "/memfd:memory-backend"), strings.HasPrefix(path, "/memfd:runv-ram"), path == kernel:
 		return &p.guest
 	case strings.HasPrefix(path, "/memfd:initramfs"):
 		return &p.initrd
@@ -62,7 +76,10 @@ func (p *pss) of(path string) *float64 {
 	return &p.other
 }
 
-func (p *pss) sum() float64 { return p.guest + p.initrd + p.file + p.other }
+func (p *pss) sum() float64 { return p.guest + p.beyond() }
+
+// beyond is what a container takes besides its guest's RAM.
+func (p *pss) beyond() float64 { return p.initrd + p.file + p.other }
 
 // measureMemory tells what an idle container costs.
 func (b *bench) measureMemory(ctx context.Context) (err error) {
@@ -81,12 +98,12 @@ func (b *bench) measureMemory(ctx context.Context) (err error) {
 		return err
 	}
 	var all, monitor, machine pss
-	if err := errors.Join(monitor.add(c.pid), machine.add(qemu), all.add(c.pid), all.add(qemu)); err != nil {
+	if err := errors.Join(monitor.add(c.pid, b.kernel), machine.add(qemu, b.kernel), all.add(c.pid, b.kernel), all.add(qemu, b.kernel)); err != nil {
 		return err
 	}
 	b.table.value("host-pss", "all", "MB", all.sum()/mb, 0)
 	b.table.value("host-pss", "guest-ram", "MB", all.guest/mb, 0)
-	b.table.value("host-pss", "all-but-guest-ram", "MB", (all.sum()-all.guest)/mb, 0)
+	b.table.value("host-pss", "all-but-guest-ram", "MB", all.beyond()/mb, 0)
 	b.table.value("host-pss", "initramfs", "MB", all.initrd/mb, 0)
 	b.table.value("host-pss", "monitor-heap-and-stacks", "MB", monitor.other/mb, 0)
 	b.table.value("host-pss", "monitor-files", "MB", monitor.file/mb, 0)

@@ -19,7 +19,7 @@ import (
 var phases = [...]struct{ name, until string }{
 	{"start-monitor", `step="open state"`},
 	{"prepare-vm", `msg="starting the virtual machine"`},
-	{"fork-qemu", `step="start vm"`},
+	{"start-vm", `step="start vm"`},
 	{"prepare-view", `step="prepare view"`},
 	{"boot-to-agent", `step="await agent"`},
 	{"configure-guest", `msg="guest is up"`},
@@ -30,8 +30,15 @@ var phases = [...]struct{ name, until string }{
 }
 
 // measurePhases splits the time of a run.
-func (b *bench) measurePhases(ctx context.Context) error {
-	dir, err := b.bundle(ctx, "phases", func(s *specs.Spec) { s.Process.Args = []string{"echo", "here"} })
+func (b *bench) measurePhases(ctx context.Context) error { return b.phasesOf(ctx, b.runv) }
+
+// phasesOf compares the phases of several, of which the first is ours.
+func (b *bench) phasesOf(ctx context.Context, rs ...runtime) error {
+	dir, err := b.bundle(ctx, "phases", func(s *specs.Spec) {
+		s.Process.Args = []string{"echo", "here"}
+		// As without --debug: a kernel that talks waits for its serial port.
+		s.VM = &specs.VM{Kernel: specs.VMKernel{Path: b.kernel, Parameters: []string{"quiet"}}}
+	})
 	if err != nil {
 		return err
 	}
@@ -39,15 +46,15 @@ func (b *bench) measurePhases(ctx context.Context) error {
 	if err := unix.Mkfifo(log, 0o600); err != nil {
 		return os.NewSyscallError("mkfifo", err)
 	}
-	all, err := b.interleave(ctx, "phases of run", b.n, variant{ours, func(ctx context.Context) ([]reading, error) {
-		return b.phasesOfOne(ctx, dir, log)
-	}})
+	var variants []variant
+	for _, r := range rs {
+		variants = append(variants, variant{r.name, func(ctx context.Context) ([]reading, error) { return phasesOfOne(ctx, r, dir, log) }})
+	}
+	all, err := b.interleave(ctx, "phases of run", b.n, variants...)
 	if err != nil {
 		return err
 	}
-	for _, s := range all {
-		b.table.compare("phase:"+s.name, "ms", all, s.name, nil)
-	}
+	b.table.compareAll("phase:", "ms", all, nil)
 	return nil
 }
 
@@ -72,20 +79,20 @@ func lines(f *os.File) chan []event {
 
 // phasesOfOne runs one container. The log is a FIFO: its own times are in whole
 // seconds.
-func (b *bench) phasesOfOne(ctx context.Context, bundle, log string) ([]reading, error) {
+func phasesOfOne(ctx context.Context, r runtime, bundle, log string) ([]reading, error) {
 	// Open for writing, too: else it would wait for a writer, and end with each.
 	fifo, err := os.OpenFile(log, os.O_RDWR, 0)
 	if err != nil {
 		return nil, err
 	}
 	logged := lines(fifo)
-	r, w, err := os.Pipe()
+	in, w, err := os.Pipe()
 	if err != nil {
 		fifo.Close() //nolint:errcheck // a FIFO
 		return nil, err
 	}
-	output := lines(r)
-	cmd := b.runv.command(ctx, "--debug", "--log", log, "run", "--bundle", bundle, "bench-phases")
+	output := lines(in)
+	cmd := r.command(ctx, "--debug", "--log", log, "run", "--bundle", bundle, "bench-phases")
 	var stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = w, &stderr
 	begin := time.Now()
@@ -93,7 +100,7 @@ func (b *bench) phasesOfOne(ctx context.Context, bundle, log string) ([]reading,
 	end := time.Now()
 	w.Close() //nolint:errcheck // a pipe
 	printed := <-output
-	r.Close()    //nolint:errcheck // a pipe
+	in.Close()   //nolint:errcheck // a pipe
 	fifo.Close() //nolint:errcheck // what was written before the command's end was read, or is not waited for
 	events := <-logged
 	if err != nil {

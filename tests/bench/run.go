@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"sync/atomic"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 )
@@ -23,9 +22,18 @@ func sleeps(s *specs.Spec) { s.Process.Args = []string{"sleep", "1000000"} }
 // succeeds makes a container that ends at once.
 func succeeds(s *specs.Spec) { s.Process.Args = []string{"true"} }
 
+// runs is a run of a bundle from its begin to its end, each under a name of its own.
+func runs(r runtime, bundle string) variant {
+	n := 0
+	return variant{r.name, func(ctx context.Context) ([]reading, error) {
+		n++
+		return r.timed(ctx, "run", "--bundle", bundle, fmt.Sprintf("bench-run-%d", n))
+	}}
+}
+
 // measureRun compares `run true` with the bare boot and with other runtimes.
 func (b *bench) measureRun(ctx context.Context) error {
-	m, err := b.machine(ctx)
+	m, err := b.machine(ctx, b.runv)
 	if err != nil {
 		return err
 	}
@@ -37,15 +45,9 @@ func (b *bench) measureRun(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	var ids atomic.Int64
-	runs := func(r runtime) variant {
-		return variant{r.name, func(ctx context.Context) ([]reading, error) {
-			return r.timed(ctx, "run", "--bundle", dir, fmt.Sprintf("bench-run-%d", ids.Add(1)))
-		}}
-	}
-	variants := []variant{runs(b.runv), {bareQEMU, func(ctx context.Context) ([]reading, error) { return m.bootTime(ctx, initrd) }}}
+	variants := []variant{runs(b.runv, dir), {bareQEMU, func(ctx context.Context) ([]reading, error) { return m.bootTime(ctx, initrd) }}}
 	for _, r := range b.others(ctx, dir, "runc", "crun") {
-		variants = append(variants, runs(r))
+		variants = append(variants, runs(r, dir))
 	}
 	all, err := b.interleave(ctx, "run true", b.n, variants...)
 	if err != nil {

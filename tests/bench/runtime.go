@@ -28,7 +28,7 @@ type runtime struct {
 
 func (b *bench) newRuntime(name, path string) runtime {
 	r := runtime{name: name, path: path, root: filepath.Join(b.dir, "root-"+name), env: os.Environ()}
-	if name == ours {
+	if name == ours || name == overQEMU {
 		r.env = append(r.env, "RUNV_KERNEL="+b.kernel)
 	}
 	if name == crun && b.unified != "" {
@@ -59,8 +59,8 @@ func (b *bench) others(ctx context.Context, bundle string, names ...string) []ru
 // runtimeOf returns the runtime whose state directory root is.
 func (b *bench) runtimeOf(root string) runtime {
 	name := strings.TrimPrefix(filepath.Base(root), "root-")
-	if name == ours {
-		return b.runv
+	if name == ours || name == overQEMU {
+		return b.newRuntime(name, b.runv.path)
 	}
 	return b.newRuntime(name, name)
 }

@@ -41,6 +41,15 @@ func (t *table) compare(measurement, unit string, all []series, name string, goa
 	}
 }
 
+// compareAll does so for every name under which we have measured something.
+func (t *table) compareAll(prefix, unit string, all []series, goals map[string]float64) {
+	for _, s := range all {
+		if s.variant == ours {
+			t.compare(prefix+s.name, unit, all, s.name, goals)
+		}
+	}
+}
+
 // value adds one value of ours, with a bound if goal is not 0.
 func (t *table) value(measurement, what, unit string, v, goal float64) {
 	r := row{measurement: measurement, what: what, unit: unit, values: series{values: []float64{v}}}

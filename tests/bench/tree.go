@@ -17,21 +17,22 @@ const (
 	maxSource = 16 << 10 // bytes of a file; their mean is about a third
 )
 
-// writeSourceTree writes the tree as a tar file. It is the same each time.
-func writeSourceTree(path string) error {
+// writeSourceTree writes a part of the tree (1: all, 2: half of it …) as a tar
+// file. It is the same each time.
+func writeSourceTree(path string, part int) error {
 	f, err := os.Create(path)
 	if err != nil {
 		return err
 	}
 	w := tar.NewWriter(f)
-	return errors.Join(fillTree(w), w.Close(), f.Close())
+	return errors.Join(fillTree(w, treeDirs/part), w.Close(), f.Close())
 }
 
-func fillTree(w *tar.Writer) error {
+func fillTree(w *tar.Writer, dirs int) error {
 	when := time.Unix(1_700_000_000, 0)
 	r := rand.New(rand.NewPCG(1, 2))
 	text := bytes.Repeat([]byte("a line of a program, about as long as one is\n"), maxSource/40)
-	for d := range treeDirs {
+	for d := range dirs {
 		// Two levels: s0, s0/d1 … s0/d9, s10, …
 		dir := fmt.Sprintf("s%d", d/10*10)
 		if d%10 > 0 {
