@@ -116,6 +116,47 @@ func TestMonitorKilled(t *testing.T) {
 	}
 }
 
+// TestMonitorKilledAnytime: what a monitor has made so far goes with it, and its
+// creator tells.
+func TestMonitorKilledAnytime(t *testing.T) {
+	r := newRuntime(t)
+	b := r.NewBundle(harness.Args("sleep", "1000"))
+	whole := r.Run("run", "--bundle", r.NewBundle(harness.Args("true")).Dir, r.NewID()).Took
+	const steps = 15
+	killed := 0
+	for i := range steps {
+		id := r.NewID()
+		cmd := r.Command("create", "--bundle", b.Dir, "--pid-file", "pid-"+id, id)
+		stderr := r.ErrorFile(cmd)
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		// The moment is what the test varies.
+		time.Sleep(whole * time.Duration(i) / steps)
+		for _, p := range harness.Descendants(cmd.Process.Pid) {
+			if p.PPID == cmd.Process.Pid {
+				unix.Kill(p.PID, unix.SIGKILL) //nolint:errcheck // it may have ended
+				killed++
+			}
+		}
+		if status := r.Wait(cmd); status == 0 {
+			// It was faster, or killed behind its last step.
+			p := harness.ReadPid(t, r.Dir+"/pid-"+id)
+			r.Must("delete", "--force", id)
+			harness.Reap(t, p)
+			continue
+		}
+		if got := stderr(); strings.Count(got, "level=error") != 1 || !strings.Contains(got, "monitor") {
+			t.Errorf("after %d/%d: got %q, want one error that names the monitor", i, steps, got)
+		}
+		refused(t, r, "container does not exist", 1, "state", id)
+		reapOrphans(t)
+	}
+	if killed < steps/2 {
+		t.Errorf("%d of %d monitors were killed", killed, steps)
+	}
+}
+
 func TestForegroundKilled(t *testing.T) {
 	r := newRuntime(t)
 	id := r.NewID()
