@@ -1,25 +1,16 @@
 package main
 
 import (
-	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"regexp"
 	"strconv"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
-	"golang.org/x/sys/unix"
 )
-
-// virtiofsd is where Debian's qemu-system-common has it.
-const virtiofsd = "/usr/lib/qemu/virtiofsd"
 
 // ioBundle makes the bundle in which a part of the work is done (1: all, 2: half
 // of it …), and returns the program.
@@ -54,29 +45,34 @@ func works(r runtime, bundle string) variant {
 	}}
 }
 
-// measureIO has the same program do the same work over our virtio-fs, in a
-// container, and over virtiofsd's, in a bare machine with QEMU's same flags.
+// measureIO has the same program do the same work in the same bare machine, over
+// our file server and over virtiofsd, and once more in a container, whose cgroup,
+// namespaces and agent cost something, too.
 func (b *bench) measureIO(ctx context.Context) error {
 	dir, program, err := b.ioBundle(ctx, 1)
 	if err != nil {
 		return err
 	}
-	variants := []variant{works(b.runv, dir)}
+	m, err := b.machine(ctx, b.runv)
+	if err != nil {
+		return err
+	}
+	initrd, err := b.initrd("work.cpio", program)
+	if err != nil {
+		return err
+	}
+	over := func(name string, work func(context.Context, machine, string, string) ([]reading, error)) variant {
+		return variant{name, func(ctx context.Context) ([]reading, error) { return work(ctx, m, initrd, dir+"/rootfs") }}
+	}
+	variants := []variant{over(ours, b.overOurs)}
 	if _, err := os.Stat(virtiofsd); err != nil {
 		b.progress("no %s: not compared with it (try: apt-get install qemu-system-common)", virtiofsd)
 	} else {
-		m, err := b.machine(ctx, b.runv)
-		if err != nil {
-			return err
-		}
-		initrd, err := b.initrd("work.cpio", program)
-		if err != nil {
-			return err
-		}
-		variants = append(variants, variant{"virtiofsd", func(ctx context.Context) ([]reading, error) {
-			return b.overVirtiofsd(ctx, m, initrd, dir+"/rootfs")
-		}})
+		variants = append(variants, over("virtiofsd", b.overVirtiofsd))
 	}
+	container := works(b.runv, dir)
+	container.name = "runv-container"
+	variants = append(variants, container)
 	all, err := b.interleave(ctx, "file system", max(b.n/2, 1), variants...)
 	if err != nil {
 		return err
@@ -101,61 +97,4 @@ func steps(out string) ([]reading, error) {
 		readings = append(readings, reading{m[1], ms(time.Duration(ns))})
 	}
 	return readings, nil
-}
-
-// overVirtiofsd boots the machine with the share served by virtiofsd, which
-// ends with it. Attributes are valid as long as runv says.
-func (b *bench) overVirtiofsd(ctx context.Context, m machine, initrd, share string) (_ []reading, err error) {
-	socket := filepath.Join(b.dir, "virtiofsd.sock")
-	defer os.Remove(socket) //nolint:errcheck // it removes it itself, as a rule
-	daemon := exec.CommandContext(ctx, virtiofsd, "--socket-path="+socket,
-		"-o", "source="+share+",sandbox=chroot,xattr,cache=auto,timeout=0.5")
-	daemon.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: unix.SIGKILL}
-	var log bytes.Buffer
-	daemon.Stdout, daemon.Stderr = &log, &log
-	if err := daemon.Start(); err != nil {
-		return nil, err
-	}
-	ended := make(chan error, 1)
-	go func() { ended <- daemon.Wait() }()
-	defer func() {
-		if err != nil {
-			daemon.Process.Kill() //nolint:errcheck // it may have ended
-		}
-		if werr := <-ended; err == nil && werr != nil {
-			err = fmt.Errorf("virtiofsd: %w: %s", werr, &log)
-		}
-	}()
-	if err := await(ctx, socket, ended); err != nil {
-		return nil, fmt.Errorf("virtiofsd: %w: %s", err, &log)
-	}
-	device := regexp.MustCompile(`chardev=[^,]*`).ReplaceAllString(m.fs, "chardev=fs")
-	device = regexp.MustCompile(`tag=[^,]*`).ReplaceAllString(device, "tag=bench")
-	out, err := m.boot(ctx, initrd, "-chardev", "socket,id=fs,path="+socket, "-device", device)
-	if err != nil {
-		return nil, err
-	}
-	return steps(strings.ReplaceAll(out, "\r", ""))
-}
-
-// await waits until a socket is there, or the daemon has ended.
-func await(ctx context.Context, path string, ended chan error) error {
-	tick := time.NewTicker(time.Millisecond)
-	defer tick.Stop()
-	limit := time.After(10 * time.Second)
-	for {
-		if _, err := os.Stat(path); err == nil {
-			return nil
-		}
-		select {
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		case err := <-ended:
-			ended <- err
-			return errors.Join(errors.New("it ended"), err)
-		case <-limit:
-			return errors.New("it does not listen")
-		case <-tick.C:
-		}
-	}
 }

@@ -77,7 +77,11 @@ func run(ctx context.Context) (err error) {
 	flag.IntVar(&b.n, "n", 10, "readings of each kind; of I/O, half of it")
 	only := flag.String("only", strings.Join(usual, ","), "sections to run; there is kvm, too, for a host with KVM")
 	flag.Float64Var(&b.native, "native", 0, "CPU time of \"runv --version\" on real hardware, in ms, by which section kvm estimates its own")
+	share := flag.String("serve", "", "serve this directory to the QEMU that connects to the socket that is the argument")
 	flag.Parse()
+	if *share != "" {
+		return serveFiles(ctx, flag.Arg(0), *share)
+	}
 	if b.n < 1 {
 		return fmt.Errorf("-n %d: want at least 1", b.n)
 	}

@@ -47,9 +47,16 @@ func enter(inVM bool) error {
 	if !inVM {
 		return nil
 	}
-	const root = "/tmp"
+	const mount = "/tmp"
+	if err := unix.Mount(tag, mount, "virtiofs", 0, ""); err != nil {
+		return fmt.Errorf("mount the share: %w", err)
+	}
+	// Our file server has trees below its root, virtiofsd one that is it.
+	root := mount + "/bench/root"
+	if _, err := os.Stat(root); err != nil {
+		root = mount
+	}
 	for _, m := range [...]struct{ source, target, kind string }{
-		{tag, root, "virtiofs"},
 		{"proc", root + "/proc", "proc"},
 		{"dev", root + "/dev", "devtmpfs"},
 	} {
