@@ -83,11 +83,15 @@ func exitStatus(err error) int {
 	return statusError
 }
 
-// unknownCommand is the action when no command was found.
+// unknownCommand is the action when no command was found. Engines call those of
+// runc, and show their users what is said.
 func unknownCommand(c *cli.Context) error {
 	name := c.Args().First()
-	if name == "" {
+	switch name {
+	case "":
 		return cli.ShowAppHelp(c)
+	case "checkpoint", "events", "restore", "update":
+		return &statusCode{fmt.Errorf("runv has no command %q yet, which runc has (see: runv help)", name), statusNoCommand}
 	}
 	return &statusCode{fmt.Errorf("unknown command %q (see: runv help)", name), statusNoCommand}
 }

@@ -49,9 +49,19 @@ func (r *Runtime) loadBundle(o CreateOptions) (*bundleConfig, error) {
 	return &bundleConfig{path: b.Dir, rootfs: b.Rootfs, spec: b.Spec, raw: raw, listen: listen, warnings: b.Warnings}, nil
 }
 
-// resolve puts together what config.toml, the bundle, the environment and the
-// flags say.
+// resolve finds the guest's kernel, and the rest of the settings.
 func (r *Runtime) resolve(b *bundleConfig) (kernel string, c config.Config, err error) {
+	c, err = r.settings(b)
+	if err != nil {
+		return "", c, err
+	}
+	kernel, err = c.FindKernel(config.DefaultSearch(os.Getenv))
+	return kernel, c, err
+}
+
+// settings puts together what config.toml, the bundle, the environment and the
+// flags say.
+func (r *Runtime) settings(b *bundleConfig) (c config.Config, err error) {
 	steps := []func(config.Config) (config.Config, error){
 		func(config.Config) (config.Config, error) { return config.Load(config.DefaultPath) },
 		func(c config.Config) (config.Config, error) { return c.WithAnnotations(b.spec.Annotations) },
@@ -62,9 +72,8 @@ func (r *Runtime) resolve(b *bundleConfig) (kernel string, c config.Config, err 
 	}
 	for _, step := range steps {
 		if c, err = step(c); err != nil {
-			return "", c, err
+			return c, err
 		}
 	}
-	kernel, err = c.FindKernel(config.DefaultSearch(os.Getenv))
-	return kernel, c, err
+	return c, nil
 }

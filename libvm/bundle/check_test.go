@@ -52,7 +52,7 @@ func TestRefused(t *testing.T) {
 		{"unknown namespace", withNamespace(`{"type": "foo"}`), `namespace "foo" does not exist`},
 		{"time namespace", withNamespace(`{"type": "time"}`), "a time namespace is not supported"},
 		{"no mount namespace", edit{`, {"type": "mount"}`, ""}, "no mount namespace"},
-		{"no network namespace", edit{`{"type": "network"}, `, ""}, "no network namespace"},
+		{"no network namespace", edit{`{"type": "network"}, `, ""}, `add {"type": "network"}`},
 		{"no pid namespace", edit{`{"type": "pid"}, `, ""}, "no pid namespace"},
 		{"no namespaces", edit{namespaces, "[]"}, "no mount namespace"},
 		{"foreign ipc namespace", edit{`{"type": "ipc"}`, `{"type": "ipc", "path": "/proc/1/ns/ipc"}`}, "joining another container's namespace is not supported yet"},

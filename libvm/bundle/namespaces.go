@@ -55,7 +55,7 @@ func checkNamespaces(l *specs.Linux) error {
 		specs.MountNamespace, specs.PIDNamespace, specs.IPCNamespace, specs.UTSNamespace, specs.NetworkNamespace,
 	} {
 		if !seen[t] {
-			return fmt.Errorf("linux.namespaces: no %s namespace: the container would share the host's, which is not supported: it runs under a kernel of its own", t)
+			return fmt.Errorf(`linux.namespaces: no %s namespace: a container with a kernel of its own cannot share the host's: add {"type": %q} (engines: do not ask for the host's)`, t, t)
 		}
 	}
 	return nil

@@ -30,10 +30,11 @@ type Result struct {
 
 // Options say what to look at.
 type Options struct {
-	Kernel    string // path of the guest kernel, "" if KernelErr
-	KernelErr error  // why no kernel was found
-	QEMU      string // binary, "" for the default
-	Root      string // directory of the states
+	SettingsErr error  // what is wrong with config.toml, the environment or a flag
+	Kernel      string // path of the guest kernel, "" if KernelErr
+	KernelErr   error  // why no kernel was found
+	QEMU        string // binary, "" for the default
+	Root        string // directory of the states
 }
 
 // qemuTimeout bounds the call of qemu --version.
@@ -42,7 +43,7 @@ const qemuTimeout = 20 * time.Second
 // Host looks at everything. Its results are in the order in which a container
 // needs them.
 func Host(ctx context.Context, o Options) []Result {
-	rs := []Result{privileges(), hostKernel(), stateRoot(o.Root), agent(), guestKernel(o)}
+	rs := []Result{privileges(), hostKernel(), stateRoot(o.Root), settings(o.SettingsErr), agent(), guestKernel(o)}
 	own := ownVMM(ctx)
 	all := append([]backend{own}, backends(ctx, o.QEMU, own.slow)...)
 	for _, b := range all {
@@ -113,6 +114,14 @@ func stateRoot(root string) Result {
 	}
 	r.OK = true
 	return r
+}
+
+// settings checks what is the same for all bundles.
+func settings(err error) Result {
+	if err != nil {
+		return Result{Name: "settings", Needed: true, Detail: err.Error(), Cure: "correct it there, or take it out"}
+	}
+	return Result{Name: "settings", Needed: true, OK: true, Detail: "of config.toml, environment and flags"}
 }
 
 func agent() Result {

@@ -149,7 +149,7 @@ func TestEnv(t *testing.T) {
 	if err != nil || got != want {
 		t.Errorf("got %+v, %v; want %+v", got, err, want)
 	}
-	if _, err := Default().WithEnv(env(EnvBackend, "xen")); err == nil || !strings.Contains(err.Error(), `backend "xen"`) {
+	if _, err := Default().WithEnv(env(EnvBackend, "xen")); err == nil || !strings.Contains(err.Error(), `RUNV_BACKEND: backend "xen"`) {
 		t.Errorf("error %v, want one about the backend", err)
 	}
 	cwd, err := os.Getwd()

@@ -98,26 +98,24 @@ func (c Config) WithVM(vm *specs.VM) (Config, error) {
 // WithEnv applies the environment, as getenv tells it. An empty variable is as
 // good as none. A relative RUNV_KERNEL is relative to the working directory.
 func (c Config) WithEnv(getenv func(string) string) (Config, error) {
-	out := c
-	if v := getenv(EnvBackend); v != "" {
-		out.Backend = v
+	out, err := c.WithBackend(getenv(EnvBackend))
+	if err != nil {
+		return c, fmt.Errorf("%s: %w", EnvBackend, err)
 	}
 	if v := getenv(EnvQEMU); v != "" {
 		out.QEMU = v
 	}
 	if v := getenv(EnvBoot); v != "" {
-		var err error
 		if out.BootLimit, err = strconv.Atoi(v); err != nil {
-			return c, fmt.Errorf("%s: %q is not a number of seconds", EnvBoot, v)
+			return c, fmt.Errorf("%s: %q is not a whole number of seconds", EnvBoot, v)
 		}
 	}
 	if v := getenv(EnvKernel); v != "" {
-		var err error
 		if out, err = out.WithKernel(v, EnvKernel); err != nil {
 			return c, err
 		}
 	}
-	if err := out.check(); err != nil {
+	if err = out.check(); err != nil {
 		return c, fmt.Errorf("environment: %w", err)
 	}
 	return out, nil
