@@ -16,6 +16,6 @@ func (r *Runtime) Check(ctx context.Context) []check.Result {
 	cfg, settingsErr := r.settings(&bundleConfig{spec: &specs.Spec{}})
 	kernel, kernelErr := cfg.FindKernel(config.DefaultSearch(os.Getenv))
 	return check.Host(ctx, check.Options{
-		SettingsErr: settingsErr, Kernel: kernel, KernelErr: kernelErr, QEMU: cfg.QEMU, Root: r.Root,
+		SettingsErr: settingsErr, Kernel: kernel, KernelErr: kernelErr, Backend: cfg.Backend, QEMU: cfg.QEMU, Root: r.Root,
 	})
 }

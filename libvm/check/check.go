@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"runv/libvm/config"
 	"runv/libvm/initramfs"
 	"runv/libvm/kernel"
 	"runv/libvm/kvm"
@@ -33,6 +34,7 @@ type Options struct {
 	SettingsErr error  // what is wrong with config.toml, the environment or a flag
 	Kernel      string // path of the guest kernel, "" if KernelErr
 	KernelErr   error  // why no kernel was found
+	Backend     string // that is asked for, one of libvm/config's
 	QEMU        string // binary, "" for the default
 	Root        string // directory of the states
 }
@@ -49,7 +51,7 @@ func Host(ctx context.Context, o Options) []Result {
 	for _, b := range all {
 		rs = append(rs, b.Result)
 	}
-	return append(rs, choice(all))
+	return append(rs, choice(all, o.Backend))
 }
 
 // Works says whether a container can run, given the results.
@@ -172,8 +174,8 @@ type backend struct {
 // backends reports each way to run a guest with QEMU. slow is why KVM is not
 // worth using, if so.
 func backends(ctx context.Context, binary string, slow error) []backend {
-	kvm := backend{name: "qemu", Result: Result{Name: backendPrefix + "qemu (kvm)"}}
-	tcg := backend{name: "qemu", Result: Result{Name: backendPrefix + "qemu (tcg)"}}
+	kvm := backend{name: config.BackendQEMU, Result: Result{Name: backendPrefix + "qemu (kvm)"}}
+	tcg := backend{name: config.BackendQEMU, Result: Result{Name: backendPrefix + "qemu (tcg)"}}
 	version, err := qemuVersion(ctx, binary)
 	if err != nil {
 		kvm.Detail, kvm.Cure = err.Error(), "apt-get install qemu-system-x86"
@@ -194,7 +196,7 @@ func backends(ctx context.Context, binary string, slow error) []backend {
 
 // ownVMM reports runv's own VMM, for which a probe guest is run.
 func ownVMM(ctx context.Context) backend {
-	r := backend{name: "kvm", Result: Result{Name: backendPrefix + "kvm", Cure: "guests will run with qemu"}}
+	r := backend{name: config.BackendKVM, Result: Result{Name: backendPrefix + "kvm", Cure: "--backend auto runs guests with qemu"}}
 	err := qemu.NoKVM()
 	if err == nil {
 		err = kvm.Check()
@@ -213,14 +215,20 @@ func ownVMM(ctx context.Context) backend {
 	return r
 }
 
-// choice says what --backend auto takes: the first that works.
-func choice(all []backend) Result {
+// choice says what the backend that is asked for comes to: of auto, and of qemu,
+// the first way that works.
+func choice(all []backend, asked string) Result {
+	r := Result{Name: "--backend " + asked, Needed: true, Detail: "does not work here", Cure: "--backend auto takes what works"}
+	if asked == config.BackendAuto {
+		r.Detail, r.Cure = "no backend works", ""
+	}
 	for _, b := range all {
-		if b.OK {
-			return Result{Name: "--backend auto", OK: true, Detail: "takes " + b.Name[len(backendPrefix):]}
+		if b.OK && (asked == config.BackendAuto || asked == b.name) {
+			r.OK, r.Detail = true, "takes "+b.Name[len(backendPrefix):]
+			break
 		}
 	}
-	return Result{Name: "--backend auto", Detail: "no backend works"}
+	return r
 }
 
 func qemuVersion(ctx context.Context, binary string) (string, error) {

@@ -15,11 +15,10 @@ import (
 func (m *monitor) chooseBackend(ctx context.Context) (vm.Backend, error) {
 	backend := m.launch.Config.Backend
 	if backend == config.BackendKVM {
-		b, err := kvm.New()
-		if err != nil {
-			return nil, fmt.Errorf("backend kvm: %w (--backend qemu runs without kvm)", err)
+		if err := kvm.Usable(ctx, m.state.Root()); err != nil {
+			return nil, fmt.Errorf("backend kvm: %w (--backend auto does without)", err)
 		}
-		return b, nil
+		return kvm.New()
 	}
 	noKVM := qemu.NoKVM()
 	if backend == config.BackendAuto && noKVM == nil {

@@ -250,7 +250,7 @@ func (mc *machine) watchBoot(ctx context.Context, cancel context.CancelCauseFunc
 			}
 			switch {
 			case time.Duration(cpu) > limit:
-				cancel(fmt.Errorf("the guest did not boot: its agent has not called after %v of CPU time", time.Duration(cpu).Round(time.Second)))
+				cancel(fmt.Errorf("the guest did not boot: its agent has not called after %v of CPU time (the setting boot_limit)", time.Duration(cpu).Round(time.Second)))
 			case now.Sub(idleSince) > bootIdle && starved():
 				idleSince, idleCPU = time.Now(), cpu
 			case now.Sub(idleSince) > bootIdle:

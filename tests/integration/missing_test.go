@@ -110,7 +110,7 @@ func TestNoKVMButAskedFor(t *testing.T) {
 	for _, c := range chosenBackend("kvm") {
 		t.Run(c.name, func(t *testing.T) {
 			r := newRuntime(t)
-			fails(t, c.run(t, r, withoutKVM), "backend kvm: ", "/dev/kvm: no such file or directory", "load the kvm module", "--backend qemu runs without")
+			fails(t, c.run(t, r, withoutKVM), "backend kvm: ", "/dev/kvm: no such file or directory", "load the kvm module", "--backend auto does without")
 		})
 	}
 }
