@@ -13,7 +13,7 @@ import (
 )
 
 // cacheName is the file in which Usable keeps what Probe found out.
-const cacheName = ".kvm-probe"
+const cacheName = "runv-kvm-probe"
 
 // verdict is what a probe found out, until the host boots again.
 type verdict struct {
