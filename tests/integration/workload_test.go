@@ -3,6 +3,7 @@ package integration
 import (
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -62,7 +63,10 @@ func richConfig(dir string) harness.Change {
 			Memory: &specs.LinuxMemory{Limit: ptr(int64(128 << 20))}, Pids: &specs.LinuxPids{Limit: ptr(int64(77))},
 			CPU: &specs.LinuxCPU{Quota: ptr(int64(50_000)), Period: ptr(uint64(100_000))},
 		}
-		l.Namespaces = append(l.Namespaces, specs.LinuxNamespace{Type: specs.CgroupNamespace})
+		// On a host with cgroup v2 only, "spec" has one already.
+		if own := (specs.LinuxNamespace{Type: specs.CgroupNamespace}); !slices.Contains(l.Namespaces, own) {
+			l.Namespaces = append(l.Namespaces, own)
+		}
 	}
 }
 
