@@ -116,7 +116,7 @@ func (b *bench) overOurs(ctx context.Context, m machine, initrd, share string) (
 		if err != nil {
 			server.Process.Kill() //nolint:errcheck // it may have ended
 		}
-		<-ended // with the end of the connection, as an error or not
+		<-ended //nolint:errcheck // with the end of the connection, as an error or not
 	}()
 	if err := await(ctx, socket, ended); err != nil {
 		return nil, fmt.Errorf("our file server: %w: %s", err, &log)
