@@ -1,7 +1,6 @@
 package monitor
 
 import (
-	"context"
 	"errors"
 	"os"
 	"runtime"
@@ -75,7 +74,7 @@ func limitCapabilities(some uint64) error {
 
 // confine locks up the VM, whose guest has run nothing but our agent so far, and
 // gives away the last privileges that this took.
-func (m *monitor) confine(context.Context) error {
+func (m *monitor) confine() error {
 	if c, ok := m.machine.vm.(vm.Confiner); ok {
 		if err := c.Confine(); err != nil {
 			return err

@@ -23,7 +23,7 @@ var phases = [...]struct{ name, until string }{
 	{"prepare-view", `step="prepare view"`},
 	{"boot-to-agent", `step="await agent"`},
 	{"configure-guest", `msg="guest is up"`},
-	{"create-container", `step="create container"`},
+	{"create-container", `step="create container"`}, // and the VM is locked up
 	{"save-state", `step="save state"`},
 	{"start-to-output", ""},
 	{"output-to-exit", ""},
