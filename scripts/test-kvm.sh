@@ -11,8 +11,8 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-# With two processors QEMU's emulation of AMD-V now and then (1 guest of 30) loses
-# a guest to a triple fault, under our VMM and its own; with one it does not.
+# With two processors one boot of 30 died of a triple fault, with one none of
+# hundreds: QEMU's emulation of AMD-V by two threads is suspected, not convicted.
 export RUNV_KVMHOST_CPUS=${RUNV_KVMHOST_CPUS:-1}
 # A guest's processor may be waiting for one of this machine's all the while.
 export RUNV_BOOT_LIMIT=${RUNV_BOOT_LIMIT:-30}
