@@ -28,7 +28,9 @@ die() {
 install_tools() {
 	local missing=()
 	[ -x /sbin/depmod ] || missing+=(kmod)
-	command -v lz4 >/dev/null || missing+=(lz4) # vmlinuz of Debian 12; later ones have xz or zstd
+	# What a vmlinuz is compressed with: lz4 the cloud kernel, xz the other one.
+	command -v lz4 >/dev/null || missing+=(lz4)
+	command -v xz >/dev/null || missing+=(xz-utils)
 	command -v apt-get >/dev/null || die "this script needs Debian's apt-get"
 	[ ${#missing[@]} -eq 0 ] && return
 	[ "$(id -u)" -eq 0 ] || die "missing packages (try: sudo apt-get install ${missing[*]})"
@@ -49,19 +51,19 @@ le32() { od -An -tu4 -j "$2" -N 4 "$1" | tr -d ' '; }
 # (Documentation/x86/boot.rst: setup_sects, payload_offset, payload_length; the
 # last 4 bytes are the uncompressed size).
 uncompress() {
-	local sects start length magic tool
+	local sects start length magic tool package
 	sects=$(od -An -tu1 -j 497 -N 1 "$1" | tr -d ' ')
 	start=$(((sects + 1) * 512 + $(le32 "$1" 584)))
 	length=$(($(le32 "$1" 588) - 4))
 	magic=$(od -An -tx1 -j "$start" -N 4 "$1" | tr -d ' ')
 	case $magic in
 	02214c18) tool=lz4 ;;
-	fd377a58) tool=xz ;;
+	fd377a58) tool=xz package=xz-utils ;;
 	28b52ffd) tool=zstd ;;
 	1f8b*) tool=gzip ;;
 	*) die "$1 is compressed in an unknown way ($magic)" ;;
 	esac
-	command -v $tool >/dev/null || die "$1 is compressed with $tool (try: apt-get install $tool)"
+	command -v $tool >/dev/null || die "$1 is compressed with $tool (try: apt-get install ${package:-$tool})"
 	head -c $((start + length)) "$1" | tail -c $length | $tool -dc >"$2" || die "$1 cannot be decompressed with $tool"
 }
 
