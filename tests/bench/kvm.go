@@ -62,11 +62,7 @@ func (b *bench) measureKVM(ctx context.Context) error {
 
 // kvmRun compares `run true` with QEMU's, and with the bare boot.
 func (b *bench) kvmRun(ctx context.Context, own, other runtime) error {
-	m, err := b.machine(ctx, other)
-	if err != nil {
-		return err
-	}
-	initrd, err := b.initrd("reset.cpio", resetProgram())
+	bare, err := b.bareBoot(ctx, other)
 	if err != nil {
 		return err
 	}
@@ -74,8 +70,7 @@ func (b *bench) kvmRun(ctx context.Context, own, other runtime) error {
 	if err != nil {
 		return err
 	}
-	all, err := b.interleave(ctx, "run true", b.n, runs(own, dir), runs(other, dir),
-		variant{bareQEMU, func(ctx context.Context) ([]reading, error) { return m.bootTime(ctx, initrd) }})
+	all, err := b.interleave(ctx, "run true", b.n, runs(own, dir), runs(other, dir), bare)
 	if err != nil {
 		return err
 	}

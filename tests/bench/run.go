@@ -31,13 +31,22 @@ func runs(r runtime, bundle string) variant {
 	}}
 }
 
-// measureRun compares `run true` with the bare boot and with other runtimes.
-func (b *bench) measureRun(ctx context.Context) error {
-	m, err := b.machine(ctx, b.runv)
+// bareBoot is the boot of the guest's kernel to its end, with QEMU as r calls it.
+func (b *bench) bareBoot(ctx context.Context, r runtime) (variant, error) {
+	m, err := b.machine(ctx, r)
 	if err != nil {
-		return err
+		return variant{}, err
 	}
 	initrd, err := b.initrd("reset.cpio", resetProgram())
+	if err != nil {
+		return variant{}, err
+	}
+	return variant{bareQEMU, func(ctx context.Context) ([]reading, error) { return m.bootTime(ctx, initrd) }}, nil
+}
+
+// measureRun compares `run true` with the bare boot and with other runtimes.
+func (b *bench) measureRun(ctx context.Context) error {
+	bare, err := b.bareBoot(ctx, b.runv)
 	if err != nil {
 		return err
 	}
@@ -45,7 +54,7 @@ func (b *bench) measureRun(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	variants := []variant{runs(b.runv, dir), {bareQEMU, func(ctx context.Context) ([]reading, error) { return m.bootTime(ctx, initrd) }}}
+	variants := []variant{runs(b.runv, dir), bare}
 	for _, r := range b.others(ctx, dir, "runc", "crun") {
 		variants = append(variants, runs(r, dir))
 	}
