@@ -47,6 +47,9 @@ func (m *monitor) startMachine(ctx context.Context) (*machine, error) {
 	if err != nil {
 		return nil, err
 	}
+	if c, ok := backend.(io.Closer); ok {
+		defer c.Close() //nolint:errcheck // only what it starts VMs with: a guest that breaks out finds no /dev/kvm
+	}
 	vc, err := m.vmConfig()
 	if err != nil {
 		return nil, err
