@@ -38,6 +38,11 @@ func Probe(ctx context.Context) error {
 		return err
 	}
 	defer b.Close() //nolint:errcheck // only a descriptor
+	return b.Probe(ctx)
+}
+
+// Probe is the function of that name, of a backend that is there.
+func (b *Backend) Probe(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, probeWall)
 	defer cancel()
 	var best time.Duration

@@ -27,14 +27,11 @@ type slow string
 func (s slow) Error() string      { return string(s) }
 func (slow) Is(target error) bool { return target == ErrSlow }
 
-// Usable says why guests should not run on KVM here, or nil. That KVM opens and
-// has what is needed is looked at each time; that it executes guests at the
-// speed of the processor is found out by Probe once after each boot of the host,
-// and kept in the directory dir. Where dir cannot be written it is found out anew.
-func Usable(ctx context.Context, dir *os.File) error {
-	if err := Check(); err != nil {
-		return err
-	}
+// Usable says why guests should not run on KVM here, or nil. That it executes them
+// at the speed of the processor is found out as by Probe, once after each boot of
+// the host, and kept in the directory dir. Where dir cannot be written it is found
+// out anew.
+func (b *Backend) Usable(ctx context.Context, dir *os.File) error {
 	id, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
 	if err != nil {
 		return fmt.Errorf("boot id of the host: %w", err)
@@ -46,7 +43,7 @@ func Usable(ctx context.Context, dir *os.File) error {
 		}
 		return nil
 	}
-	err = Probe(ctx)
+	err = b.Probe(ctx)
 	switch {
 	case err == nil:
 		writeVerdict(dir, verdict{BootID: bootID})

@@ -10,14 +10,14 @@ import (
 
 // What a probe found out is kept, until the next boot of the host.
 func TestUsableKeepsTheVerdict(t *testing.T) {
-	backend(t)
+	b := backend(t)
 	path := t.TempDir()
 	dir, err := os.Open(path)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer dir.Close()
-	first := Usable(context.Background(), dir)
+	first := b.Usable(context.Background(), dir)
 	if first != nil && !errors.Is(first, ErrSlow) {
 		t.Fatal(first)
 	}
@@ -29,7 +29,7 @@ func TestUsableKeepsTheVerdict(t *testing.T) {
 	// Nothing can be probed with a context that has ended: this is the cache's.
 	ended, cancel := context.WithCancel(context.Background())
 	cancel()
-	again := Usable(ended, dir)
+	again := b.Usable(ended, dir)
 	if (first == nil) != (again == nil) || first != nil && (again.Error() != first.Error() || !errors.Is(again, ErrSlow)) {
 		t.Errorf("first %v, then %v", first, again)
 	}
@@ -37,7 +37,7 @@ func TestUsableKeepsTheVerdict(t *testing.T) {
 		if err := os.WriteFile(cache, []byte(stale), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if err := Usable(context.Background(), dir); (err == nil) != (first == nil) {
+		if err := b.Usable(context.Background(), dir); (err == nil) != (first == nil) {
 			t.Errorf("with the cache %q: got %v, want %v", stale, err, first)
 		}
 		if now, err := os.ReadFile(cache); err != nil || len(now) != len(kept) && first == nil {
@@ -48,7 +48,7 @@ func TestUsableKeepsTheVerdict(t *testing.T) {
 
 // A cache that is a trap is not followed, and not waited for.
 func TestUsableWithoutACache(t *testing.T) {
-	backend(t)
+	b := backend(t)
 	path := t.TempDir()
 	dir, err := os.Open(path)
 	if err != nil {
@@ -59,7 +59,7 @@ func TestUsableWithoutACache(t *testing.T) {
 	if err := os.Symlink(victim, filepath.Join(path, cacheName)); err != nil {
 		t.Fatal(err)
 	}
-	if err := Usable(context.Background(), dir); err != nil && !errors.Is(err, ErrSlow) {
+	if err := b.Usable(context.Background(), dir); err != nil && !errors.Is(err, ErrSlow) {
 		t.Error(err)
 	}
 	if _, err := os.Lstat(victim); !errors.Is(err, os.ErrNotExist) {

@@ -2,6 +2,7 @@ package monitor
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 
@@ -14,31 +15,41 @@ import (
 // runtimeDir is where the host keeps what is true until its next boot (FHS 3.0, 3.15).
 const runtimeDir = "/run"
 
-// usable says why guests should not run on KVM, or nil.
-func usable(ctx context.Context) error {
+// ownVMM returns our own VMM, or says why guests should not run on it.
+func ownVMM(ctx context.Context) (*kvm.Backend, error) {
+	b, err := kvm.New()
+	if err != nil {
+		return nil, err
+	}
 	dir, err := os.Open(runtimeDir)
 	if err != nil {
-		return kvm.Probe(ctx) // nowhere to keep what it finds
+		err = b.Probe(ctx) // nowhere to keep what it finds
+	} else {
+		err = b.Usable(ctx, dir)
+		dir.Close() //nolint:errcheck // only a place
 	}
-	defer dir.Close() //nolint:errcheck // only a place
-	return kvm.Usable(ctx, dir)
+	if err != nil {
+		return nil, errors.Join(err, b.Close())
+	}
+	return b, nil
 }
 
 // chooseBackend returns what runs the VM: our own VMM where the hardware runs
 // guests, or where it is asked for by name; else QEMU.
 func (m *monitor) chooseBackend(ctx context.Context) (vm.Backend, error) {
-	backend := m.launch.Config.Backend
-	if backend == config.BackendKVM {
-		if err := usable(ctx); err != nil {
+	asked := m.launch.Config.Backend
+	if asked == config.BackendKVM {
+		b, err := ownVMM(ctx)
+		if err != nil {
 			return nil, fmt.Errorf("backend kvm: %w (--backend auto does without)", err)
 		}
-		return kvm.New()
+		return b, nil
 	}
 	noKVM := qemu.NoKVM()
-	if backend == config.BackendAuto && noKVM == nil {
-		err := usable(ctx)
+	if asked == config.BackendAuto && noKVM == nil {
+		b, err := ownVMM(ctx)
 		if err == nil {
-			return kvm.New()
+			return b, nil
 		}
 		noKVM = err // QEMU would not be better off with it
 	}
