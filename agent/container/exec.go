@@ -113,6 +113,9 @@ func (c *Container) inherit(p *specs.Process) {
 	if p.IOPriority == nil {
 		p.IOPriority = first.IOPriority
 	}
+	if p.ExecCPUAffinity == nil {
+		p.ExecCPUAffinity = first.ExecCPUAffinity
+	}
 }
 
 func (c *Container) runExec(r *ExecRequest, p *process, settings *task.Settings) error {
@@ -142,6 +145,7 @@ func (c *Container) runExec(r *ExecRequest, p *process, settings *task.Settings)
 		task.SetOOMScoreAdj(pid, sp.OOMScoreAdj),
 		task.SetIOPriority(pid, sp.IOPriority),
 		task.SetScheduler(pid, sp.Scheduler),
+		task.SetFinalAffinity(pid, sp.ExecCPUAffinity),
 		task.SetLimits(pid, sp.Rlimits),
 	)
 	if err != nil {
@@ -186,6 +190,9 @@ func (c *Container) join(p *process, settings *task.Settings) (*task.Child, erro
 	env = task.WithHome(slices.Clone(env), task.Home(sp.User.UID))
 	path, err := c.find(sp, env)
 	if err != nil {
+		return nil, err
+	}
+	if err := task.SetInitialAffinity(sp.ExecCPUAffinity); err != nil {
 		return nil, err
 	}
 	return c.fork(p, settings, fds, group, path, env)

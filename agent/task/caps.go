@@ -91,7 +91,7 @@ func capOps(c *specs.LinuxCapabilities, last uint) Script {
 		effective1: uint32(eff >> 32), permitted1: uint32(prm >> 32), inheritable1: uint32(inh >> 32),
 	}
 	s := Script{
-		Call("capset", unix.SYS_CAPSET).pointer(0, unsafe.Pointer(hdr)).pointer(1, unsafe.Pointer(data)),
+		Call("unable to apply caps", unix.SYS_CAPSET).pointer(0, unsafe.Pointer(hdr)).pointer(1, unsafe.Pointer(data)),
 		Call("clear ambient capabilities", unix.SYS_PRCTL, unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0),
 	}
 	amb := capMask(c.Ambient, last)

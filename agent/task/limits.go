@@ -9,6 +9,8 @@ import (
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
+
+	"runv/agent/cpulist"
 )
 
 // rlimitNames are the resources of getrlimit(2) in the order of their numbers on
@@ -74,12 +76,12 @@ func SetIOPriority(pid int, p *specs.LinuxIOPriority) error {
 	}
 	class := slices.Index(ioprioClasses[:], p.Class)
 	if class < 1 {
-		return fmt.Errorf("unknown ioPriority class %q", p.Class)
+		return fmt.Errorf("invalid io priority class: %s", p.Class)
 	}
 	const whoProcess, classShift = 1, 13
 	_, _, errno := unix.Syscall(unix.SYS_IOPRIO_SET, whoProcess, uintptr(pid), uintptr(class<<classShift|p.Priority))
 	if errno != 0 {
-		return fmt.Errorf("set ioPriority: %w", errno)
+		return fmt.Errorf("failed to set io priority: %w", errno)
 	}
 	return nil
 }
@@ -104,7 +106,7 @@ func SetScheduler(pid int, s *specs.Scheduler) error {
 	}
 	policy := slices.Index(schedPolicies[:], s.Policy)
 	if policy < 0 {
-		return fmt.Errorf("unknown scheduler policy %q", s.Policy)
+		return fmt.Errorf("invalid scheduler policy: %s", s.Policy)
 	}
 	attr := unix.SchedAttr{
 		Size: unix.SizeofSchedAttr, Policy: uint32(policy), Nice: s.Nice, Priority: uint32(s.Priority),
@@ -113,12 +115,49 @@ func SetScheduler(pid int, s *specs.Scheduler) error {
 	for _, f := range s.Flags {
 		bit := slices.Index(schedFlags[:], f)
 		if bit < 0 {
-			return fmt.Errorf("unknown scheduler flag %q", f)
+			return fmt.Errorf("invalid scheduler flag: %s", f)
 		}
 		attr.Flags |= 1 << bit
 	}
 	if err := unix.SchedSetAttr(pid, &attr, 0); err != nil {
-		return fmt.Errorf("set scheduler: %w", err)
+		return fmt.Errorf("error setting scheduler: %w", err)
+	}
+	return nil
+}
+
+// SetInitialAffinity binds the calling thread, which is to fork a process, to the
+// CPUs that the process starts on. The caller ends the thread.
+func SetInitialAffinity(a *specs.CPUAffinity) error {
+	if a == nil {
+		return nil
+	}
+	return setAffinity(0, "initial", a.Initial)
+}
+
+// SetFinalAffinity binds a process that is in its cgroup to its CPUs: without a
+// list of them, those of its cgroup. Kernels before 6.2 do that by themselves.
+func SetFinalAffinity(pid int, a *specs.CPUAffinity) error {
+	switch {
+	case a == nil || a.Initial == "" && a.Final == "":
+		return nil
+	case a.Final != "":
+		return setAffinity(pid, "final", a.Final)
+	}
+	var all unix.CPUSet
+	all.Fill() // the kernel leaves out what is not there
+	if err := unix.SchedSetaffinity(pid, &all); err != nil {
+		return fmt.Errorf("error setting final CPU affinity: %w", err)
+	}
+	return nil
+}
+
+func setAffinity(pid int, which, list string) error {
+	set, err := cpulist.Parse(list)
+	if err != nil || set == nil {
+		return err
+	}
+	if err := unix.SchedSetaffinity(pid, set); err != nil {
+		return fmt.Errorf("error setting %s CPU affinity: %w", which, err)
 	}
 	return nil
 }

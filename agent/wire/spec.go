@@ -126,6 +126,10 @@ func Process(c *Coder, p *specs.Process) {
 		String(c, &p.Class)
 		Number(c, &p.Priority)
 	})
+	Pointer(c, &p.ExecCPUAffinity, func(c *Coder, a *specs.CPUAffinity) {
+		String(c, &a.Initial)
+		String(c, &a.Final)
+	})
 }
 
 func scheduler(c *Coder, s *specs.Scheduler) {

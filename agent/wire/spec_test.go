@@ -11,7 +11,7 @@ import (
 // unknown are the fields of the spec's types that the guest does not act on.
 var unknown = map[string]bool{
 	"Process.CommandLine": true, "Process.ApparmorProfile": true, "Process.SelinuxLabel": true,
-	"Process.ExecCPUAffinity": true, "User.Username": true, "Root.Path": true,
+	"User.Username": true, "Root.Path": true,
 	"LinuxResources.Devices": true, "LinuxResources.BlockIO": true, "LinuxResources.Network": true,
 	"LinuxResources.Rdma": true,
 	"LinuxMemory.Kernel":  true, "LinuxMemory.KernelTCP": true, "LinuxMemory.Swappiness": true,

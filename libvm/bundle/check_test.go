@@ -3,6 +3,8 @@ package bundle
 import (
 	"strings"
 	"testing"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
 )
 
 // edit replaces one part of the config that is fine.
@@ -36,6 +38,17 @@ func TestRefused(t *testing.T) {
 		{"rlimit order", inProcess(`"rlimits": [{"type": "RLIMIT_CPU", "hard": 1, "soft": 2}]`), "soft limit 2 is above the hard limit 1"},
 		{"console size", inProcess(`"consoleSize": {"height": 70000, "width": 1}`), "process.consoleSize 1x70000"},
 		{"oom score", inProcess(`"oomScoreAdj": 1001`), "process.oomScoreAdj 1001: want -1000 to 1000"},
+		{"scheduler without policy", inProcess(`"scheduler": {"nice": 1}`), "process.scheduler: scheduler policy is required"},
+		{"scheduler policy", inProcess(`"scheduler": {"policy": "SCHED_X"}`), "invalid scheduler policy: SCHED_X"},
+		{"scheduler of no kernel", inProcess(`"scheduler": {"policy": "SCHED_ISO"}`), "SCHED_ISO is not in the Linux kernel"},
+		{"scheduler nice", inProcess(`"scheduler": {"policy": "SCHED_BATCH", "nice": 20}`), "invalid scheduler.nice: 20 when scheduler.policy is SCHED_BATCH"},
+		{"scheduler priority", inProcess(`"scheduler": {"policy": "SCHED_OTHER", "priority": 1}`), "scheduler.priority can only be specified for SchedFIFO or SchedRR policy"},
+		{"scheduler deadline", inProcess(`"scheduler": {"policy": "SCHED_RR", "priority": 1, "deadline": 1}`), "can only be specified for SchedDeadline policy"},
+		{"scheduler flag", inProcess(`"scheduler": {"policy": "SCHED_OTHER", "flags": ["X"]}`), "invalid scheduler flag: X"},
+		{"I/O priority", inProcess(`"ioPriority": {"class": "IOPRIO_CLASS_BE", "priority": 8}`), "process.ioPriority: invalid ioPriority.Priority: 8"},
+		{"I/O class", inProcess(`"ioPriority": {"class": "IOPRIO_CLASS_X"}`), `invalid ioPriority.Class: "IOPRIO_CLASS_X"`},
+		{"initial affinity", inProcess(`"execCPUAffinity": {"initial": "x"}`), "process.execCPUAffinity: bad CPUAffinity.Initial: "},
+		{"final affinity", inProcess(`"execCPUAffinity": {"initial": "0", "final": "1-0"}`), "bad CPUAffinity.Final: invalid range: 1-0"},
 		{"no root", edit{`{"path": "rootfs"}`, "null"}, "root must be specified"},
 		{"no root path", edit{`"rootfs"`, `""`}, "root.path must not be empty"},
 		{"missing rootfs", edit{`"rootfs"`, `"none"`}, "none: no such file or directory"},
@@ -191,13 +204,34 @@ func TestParseProcess(t *testing.T) {
 		t.Errorf("warnings %q, error %v, capabilities %q; want CAP_X gone with a warning", warnings, err, p.Capabilities.Bounding)
 	}
 	for text, want := range map[string]string{
-		`{"args": ["a"], "cwd": "/", "scheduler": {"policy": "SCHED_FIFO"}}`: "process.scheduler is not supported",
+		`{"args": ["a"], "cwd": "/", "ioPriority": {"class": "x"}}`: "invalid ioPriority.Class",
 		`{"args": ["a"]}`:                "Cwd property must not be empty",
 		"{\n\"args\": 5}":                "process:2:9: args: cannot use number as an array",
 		strings.Repeat(" ", maxConfig+1): "larger than",
 	} {
 		if _, err := ParseProcess([]byte(text)); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%.60s: error %v, want %q in it", text, err, want)
+		}
+	}
+}
+
+func TestSecurityModules(t *testing.T) {
+	yes, no := func() bool { return true }, func() bool { return false }
+	for _, tt := range []struct {
+		p                 specs.Process
+		apparmor, selinux func() bool
+		warning, err      string
+	}{
+		{specs.Process{}, no, no, "", ""},
+		{specs.Process{ApparmorProfile: "unconfined"}, no, no, "", ""},
+		{specs.Process{ApparmorProfile: "docker-default"}, yes, no, `process.apparmorProfile "docker-default" is not applied`, ""},
+		{specs.Process{ApparmorProfile: "x"}, no, no, "", "unable to apply apparmor profile"},
+		{specs.Process{SelinuxLabel: "x"}, yes, no, "", "selinux label is specified in config, but selinux is disabled or not supported"},
+		{specs.Process{SelinuxLabel: "x"}, yes, yes, "", ""}, // the table refuses it
+	} {
+		warning, err := checkSecurity(&tt.p, tt.apparmor, tt.selinux)
+		if !strings.Contains(warning, tt.warning) || (warning == "") != (tt.warning == "") || (err == nil) != (tt.err == "") || err != nil && !strings.Contains(err.Error(), tt.err) {
+			t.Errorf("%q %q: warning %q, error %v", tt.p.ApparmorProfile, tt.p.SelinuxLabel, warning, err)
 		}
 	}
 }

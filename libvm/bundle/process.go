@@ -35,8 +35,15 @@ func CheckProcess(p *specs.Process) ([]string, error) {
 	case len(p.Args) == 0:
 		return nil, errors.New("args must not be empty")
 	}
+	warning, err := checkSecurity(p, hostAppArmor, hostSELinux)
+	if err != nil {
+		return nil, err
+	}
+	if err := checkTableProcess(p); err != nil {
+		return nil, err
+	}
 	for _, check := range []func(*specs.Process) error{
-		checkTableProcess, checkStrings, checkRlimits, checkNumbers,
+		checkStrings, checkRlimits, checkNumbers, checkScheduling,
 	} {
 		if err := check(p); err != nil {
 			return nil, err
@@ -46,8 +53,11 @@ func CheckProcess(p *specs.Process) ([]string, error) {
 	if unknown := filterCapabilities(p.Capabilities); len(unknown) > 0 {
 		warnings = append(warnings, fmt.Sprintf("ignoring unknown or unavailable capabilities: [%s]", strings.Join(unknown, " ")))
 	}
-	if a := p.ApparmorProfile; a != "" && a != "unconfined" {
-		warnings = append(warnings, fmt.Sprintf("process.apparmorProfile %q is not applied: the guest has its own kernel, without AppArmor", a))
+	for _, name := range unraisable(p.Capabilities) {
+		warnings = append(warnings, fmt.Sprintf("can't raise ambient capability %s: operation not permitted", name))
+	}
+	if warning != "" {
+		warnings = append(warnings, warning)
 	}
 	return warnings, nil
 }
@@ -143,4 +153,19 @@ func filterCapabilities(c *specs.LinuxCapabilities) []string {
 	}
 	slices.Sort(unknown)
 	return unknown
+}
+
+// unraisable lists the ambient capabilities that are not permitted and
+// inheritable as well: the kernel raises only these (capabilities(7)).
+func unraisable(c *specs.LinuxCapabilities) []string {
+	if c == nil {
+		return nil
+	}
+	var out []string
+	for _, name := range c.Ambient {
+		if !slices.Contains(c.Permitted, name) || !slices.Contains(c.Inheritable, name) {
+			out = append(out, name)
+		}
+	}
+	return out
 }

@@ -66,6 +66,20 @@ func TestExec(t *testing.T) {
 	}
 }
 
+// processFile writes a process.json, and returns its path.
+func processFile(t *testing.T, r *harness.Runtime, p *specs.Process) string {
+	t.Helper()
+	data, err := json.Marshal(p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(r.Dir, "process-"+r.NewID()+".json")
+	if err := os.WriteFile(path, data, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
 func TestExecProcessFile(t *testing.T) {
 	c := sleeper(t)
 	defer c.End()
@@ -73,14 +87,7 @@ func TestExecProcessFile(t *testing.T) {
 		Args: []string{"sh", "-c", "id -u; pwd; echo $X; ulimit -n"}, Env: []string{"PATH=/bin", "X=y"}, Cwd: "/home", User: specs.User{UID: 3},
 		Rlimits: []specs.POSIXRlimit{{Type: "RLIMIT_NOFILE", Soft: 99, Hard: 100}},
 	}
-	data, err := json.Marshal(p)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(filepath.Join(c.Runtime.Dir, "process.json"), data, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if got, want := c.Runtime.Must("exec", "--process", "process.json", c.ID), "3\n/home\ny\n99\n"; got != want {
+	if got, want := c.Runtime.Must("exec", "--process", processFile(t, c.Runtime, &p), c.ID), "3\n/home\ny\n99\n"; got != want {
 		t.Errorf("got %q, want %q", got, want)
 	}
 }
