@@ -1,6 +1,8 @@
 package main
 
 import (
+	"cmp"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -44,6 +46,7 @@ func newApp() *app {
 
 // cli describes the program.
 func (a *app) cli() *cli.App {
+	cli.HelpFlag = nil // see helpFlag
 	root, _ := defaultRoot(os.Getenv, os.Geteuid())
 	c := &cli.App{
 		Name:                      "runv",
@@ -57,16 +60,42 @@ func (a *app) cli() *cli.App {
 		DisableSliceFlagSeparator: true,                         // an environment variable may have commas
 		ExitErrHandler:            func(*cli.Context, error) {}, // only main exits
 		Commands: []*cli.Command{
-			a.createCommand(), a.deleteCommand(), a.execCommand(), a.killCommand(), a.listCommand(), a.pauseCommand(), a.psCommand(),
-			a.resumeCommand(),
+			a.checkpointCommand(), a.createCommand(), a.deleteCommand(), a.execCommand(), a.killCommand(), a.listCommand(), a.pauseCommand(), a.psCommand(),
+			a.restoreCommand(), a.resumeCommand(),
 			a.runCommand(), a.startCommand(), a.stateCommand(), specCommand(), featuresCommand(), a.checkCommand(),
 		},
 	}
 	for _, command := range c.Commands {
 		command.HideHelpCommand = true // "help" may be a container
 		command.OnUsageError = usageError
+		withHelp(command)
 	}
 	return c
+}
+
+// errHelp ends a command whose help was shown.
+var errHelp = errors.New("help was shown")
+
+// helpFlag is ours: the library's takes an argument beside it for a topic, and
+// "runv create -h c1" has no help on "c1".
+func helpFlag() cli.Flag {
+	return &cli.BoolFlag{Name: "help", Aliases: []string{"h"}, Usage: "show help"}
+}
+
+// withHelp gives a command its flag --help.
+func withHelp(command *cli.Command) {
+	action := command.Action
+	command.Flags = append(command.Flags, helpFlag())
+	command.Action = func(c *cli.Context) error {
+		if c.Bool("help") {
+			return showHelp(c)
+		}
+		return action(c)
+	}
+}
+
+func showHelp(c *cli.Context) error {
+	return cmp.Or(cli.ShowCommandHelp(c, c.Command.Name), errHelp)
 }
 
 // versionText is what follows "runv version ": containerd and docker look for
@@ -86,6 +115,7 @@ func globalFlags(root string) []cli.Flag {
 		&cli.StringFlag{Name: "rootless", Value: "auto", Usage: "ignore cgroup permission errors ('true', 'false', or 'auto')"},
 		&cli.StringFlag{Name: "kernel", Usage: "path of the guest's kernel (vmlinux or bzImage)"},
 		&cli.StringFlag{Name: "backend", Usage: "what runs the virtual machine ('auto', 'kvm' or 'qemu')"},
+		helpFlag(),
 	}
 }
 
@@ -101,6 +131,9 @@ func defaultRoot(getenv func(string) string, euid int) (path string, user bool) 
 
 // before reads the global flags.
 func (a *app) before(c *cli.Context) error {
+	if c.Bool("help") {
+		return cmp.Or(cli.ShowAppHelp(c), errHelp)
+	}
 	a.debug = c.Bool("debug")
 	l, err := log.Open(log.Options{Path: c.String("log"), Format: c.String("log-format"), Debug: a.debug})
 	a.log = l
@@ -110,6 +143,13 @@ func (a *app) before(c *cli.Context) error {
 	a.root, err = filepath.Abs(c.String("root"))
 	if err != nil {
 		return err
+	}
+	if a.root == "/" {
+		//lint:ignore ST1005 runc's words
+		return errors.New("Option --root argument should not be set to /")
+	}
+	if c.IsSet("criu") {
+		fmt.Fprintln(c.App.ErrWriter, "WARNING: --criu ignored; do not use")
 	}
 	if _, user := defaultRoot(os.Getenv, os.Geteuid()); user && !c.IsSet("root") {
 		// The sticky bit keeps cleaners of the runtime directory off

@@ -15,11 +15,15 @@ type arity struct {
 }
 
 // arguments returns a command's arguments, or runc's error if their number is
-// wrong. As with runc, flags may also stand behind the first argument.
+// wrong. As with runc, flags may also stand behind the first argument; errHelp if
+// that of the help is among them, which is shown then.
 func arguments(c *cli.Context, want arity) ([]string, error) {
 	args, err := trailingFlags(c)
 	if err != nil {
 		return nil, usageError(c, err, true)
+	}
+	if c.Bool("help") { // it may have been behind the arguments
+		return nil, showHelp(c)
 	}
 	switch n := len(args); {
 	case want.min == want.max && n != want.min:

@@ -60,13 +60,3 @@ func createOptions(c *cli.Context, id string) (libvm.CreateOptions, error) {
 		PreserveFDs:   c.Int("preserve-fds"),
 	}, checkCgroupFlags(c)
 }
-
-// unsupported refuses flags that runc has and that cannot be honoured.
-func unsupported(c *cli.Context, names ...string) error {
-	for _, name := range names {
-		if c.IsSet(name) {
-			return fmt.Errorf("--%s is not supported by runv", name)
-		}
-	}
-	return nil
-}

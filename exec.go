@@ -45,18 +45,18 @@ func execFlags() []cli.Flag {
 		&cli.StringFlag{Name: "process", Aliases: []string{"p"}, Usage: "path to the process.json"},
 		&cli.BoolFlag{Name: "detach", Aliases: []string{"d"}, Usage: "detach from the container's process"},
 		&cli.StringFlag{Name: "pid-file", Usage: "specify the file to write the process id to"},
-		&cli.StringFlag{Name: "process-label", Usage: "set the asm process label for the process (not supported)"},
-		&cli.StringFlag{Name: "apparmor", Usage: "set the apparmor profile for the process (not supported)"},
+		&cli.StringFlag{Name: "process-label", Usage: "set the asm process label for the process commonly used with selinux (refused: a guest's kernel has no SELinux policy)"},
+		&cli.StringFlag{Name: "apparmor", Usage: "set the apparmor profile for the process (with a warning: a guest's kernel has no AppArmor)"},
 		&cli.BoolFlag{Name: "no-new-privs", Usage: "set the no new privileges value for the process"},
 		&cli.StringSliceFlag{Name: "cap", Aliases: []string{"c"}, Usage: "add a capability to the bounding set for the process"},
 		&cli.IntFlag{Name: "preserve-fds", Usage: "pass N additional file descriptors to the process (stdio + N in total): pipes, connected stream sockets, files to read or to write"},
-		&cli.StringSliceFlag{Name: "cgroup", Usage: "run the process in an (existing) sub-cgroup(s) (not supported)"},
+		&cli.StringSliceFlag{Name: "cgroup", Usage: "run the process in an (existing) sub-cgroup(s). Format is [<controller>:]<cgroup> (refused: see docs/flags.md)"},
 		&cli.BoolFlag{Name: "ignore-paused", Usage: "allow exec in a paused container"},
 	}
 }
 
 func execOptions(c *cli.Context) (libvm.ExecOptions, error) {
-	if err := unsupported(c, "process-label", "apparmor", "cgroup"); err != nil {
+	if err := refuseFlags(c); err != nil {
 		return libvm.ExecOptions{}, err
 	}
 	args := c.Args().Slice()
@@ -71,6 +71,8 @@ func execOptions(c *cli.Context) (libvm.ExecOptions, error) {
 			User:           c.String("user"),
 			AdditionalGIDs: c.Int64Slice("additional-gids"),
 			Capabilities:   c.StringSlice("cap"),
+			AppArmor:       c.String("apparmor"),
+			Label:          c.String("process-label"),
 		},
 		ConsoleSocket: c.String("console-socket"),
 		Detach:        c.Bool("detach"),

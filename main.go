@@ -51,7 +51,7 @@ func runMain(args []string) int {
 	a := newApp()
 	a.inherited = inherited
 	err := a.cli().Run(args)
-	if err == nil {
+	if err == nil || errors.Is(err, errHelp) {
 		return a.status
 	}
 	a.log.Fatal(err)
@@ -90,8 +90,8 @@ func unknownCommand(c *cli.Context) error {
 	switch name {
 	case "":
 		return cli.ShowAppHelp(c)
-	case "checkpoint", "events", "restore", "update":
+	case "events", "update":
 		return &statusCode{fmt.Errorf("runv has no command %q yet, which runc has (see: runv help)", name), statusNoCommand}
 	}
-	return &statusCode{fmt.Errorf("unknown command %q (see: runv help)", name), statusNoCommand}
+	return &statusCode{fmt.Errorf("No help topic for '%s' (see: runv help)", name), statusNoCommand} //lint:ignore ST1005 runc's words
 }

@@ -27,6 +27,8 @@ type ProcessOptions struct {
 	AdditionalGIDs  []int64
 	Capabilities    []string // added to bounding, effective and permitted
 	NoNewPrivileges *bool    // nil: the container's
+	AppArmor        string   // profile; empty: the container's
+	Label           string   // of SELinux; empty: the container's
 }
 
 // process makes the process to run, checked, and warnings for the user. The
@@ -35,7 +37,7 @@ func (o ProcessOptions) process(dir string) (p *specs.Process, warnings []string
 	if o.File != "" {
 		p, err = readProcess(o.File)
 	} else if len(o.Args) == 0 {
-		err = errors.New("process args cannot be empty")
+		err = errors.New("exec args cannot be empty")
 	} else if p, err = bundleProcess(dir); err == nil {
 		err = o.apply(p)
 	}
@@ -92,6 +94,12 @@ func (o ProcessOptions) apply(p *specs.Process) error {
 	if o.NoNewPrivileges != nil {
 		p.NoNewPrivileges = *o.NoNewPrivileges
 	}
+	if o.AppArmor != "" {
+		p.ApparmorProfile = o.AppArmor
+	}
+	if o.Label != "" {
+		p.SelinuxLabel = o.Label
+	}
 	if len(o.Capabilities) > 0 {
 		if p.Capabilities == nil {
 			p.Capabilities = &specs.LinuxCapabilities{}
@@ -99,6 +107,9 @@ func (o ProcessOptions) apply(p *specs.Process) error {
 		c := p.Capabilities
 		for _, set := range []*[]string{&c.Bounding, &c.Effective, &c.Permitted} {
 			*set = append(*set, o.Capabilities...)
+		}
+		if c.Inheritable != nil { // else the kernel does not raise them
+			c.Ambient = append(c.Ambient, o.Capabilities...)
 		}
 	}
 	if err := setUser(&p.User, o.User); err != nil {

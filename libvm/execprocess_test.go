@@ -59,7 +59,7 @@ func TestProcess(t *testing.T) {
 		}), ""},
 		{"no new privileges", ProcessOptions{Args: sh, NoNewPrivileges: yes()}, base(func(p *specs.Process) { p.NoNewPrivileges = true }), ""},
 
-		{"nothing", ProcessOptions{}, nil, "process args cannot be empty"},
+		{"nothing", ProcessOptions{}, nil, "exec args cannot be empty"},
 		{"user name", ProcessOptions{Args: sh, User: "root"}, nil, `parsing root as int for uid failed: strconv.Atoi: parsing "root": invalid syntax`},
 		{"group name", ProcessOptions{Args: sh, User: "1:x"}, nil, `parsing x as int for gid failed: strconv.Atoi: parsing "x": invalid syntax`},
 		{"three ids", ProcessOptions{Args: sh, User: "1:2:3"}, nil, "parsing 2:3 as int for gid failed"},

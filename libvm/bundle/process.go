@@ -53,9 +53,6 @@ func CheckProcess(p *specs.Process) ([]string, error) {
 	if unknown := filterCapabilities(p.Capabilities); len(unknown) > 0 {
 		warnings = append(warnings, fmt.Sprintf("ignoring unknown or unavailable capabilities: [%s]", strings.Join(unknown, " ")))
 	}
-	for _, name := range unraisable(p.Capabilities) {
-		warnings = append(warnings, fmt.Sprintf("can't raise ambient capability %s: operation not permitted", name))
-	}
 	if warning != "" {
 		warnings = append(warnings, warning)
 	}
@@ -153,19 +150,4 @@ func filterCapabilities(c *specs.LinuxCapabilities) []string {
 	}
 	slices.Sort(unknown)
 	return unknown
-}
-
-// unraisable lists the ambient capabilities that are not permitted and
-// inheritable as well: the kernel raises only these (capabilities(7)).
-func unraisable(c *specs.LinuxCapabilities) []string {
-	if c == nil {
-		return nil
-	}
-	var out []string
-	for _, name := range c.Ambient {
-		if !slices.Contains(c.Permitted, name) || !slices.Contains(c.Inheritable, name) {
-			out = append(out, name)
-		}
-	}
-	return out
 }
