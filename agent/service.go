@@ -88,7 +88,7 @@ func stdio(r rpc.Stdio) container.Stdio {
 func (s *service) CreateContainer(_ context.Context, r *rpc.CreateContainerRequest) (*rpc.CreateContainerResponse, error) {
 	trees := make([]container.Tree, len(r.Trees))
 	for i, t := range r.Trees {
-		trees[i] = container.Tree{Mount: int(t.Mount), Path: t.Path}
+		trees[i] = container.Tree{Mount: int(t.Mount), Path: t.Path, Guest: t.Guest, Node: container.Node(t.Node)}
 	}
 	c, err := s.m.Create(&container.CreateRequest{
 		ID: r.Id, Spec: r.Spec, Trees: trees, Stdio: stdio(r.Stdio), Rows: r.Rows, Cols: r.Cols,

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"sync"
 	"sync/atomic"
 
@@ -242,31 +241,4 @@ func (c *Container) free() error {
 		errs = append(errs, os.RemoveAll(c.devices))
 	}
 	return errors.Join(errs...)
-}
-
-// deviceDir makes the nodes that a user namespace cannot make.
-func (c *Container) deviceDir(uid, gid int) error {
-	c.devices = filepath.Join(c.m.RunDir, "devices", c.id)
-	if err := os.MkdirAll(c.devices, 0o755); err != nil {
-		return err
-	}
-	dir, err := unix.Open(c.devices, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return &os.PathError{Op: "open", Path: c.devices, Err: err}
-	}
-	defer unix.Close(dir)
-	for i, d := range setup.MergeDevices(c.spec.Linux.Devices) {
-		u, g := uint32(uid), uint32(gid)
-		if d.UID != nil {
-			u = uint32(guestID(*d.UID, c.spec.Linux.UIDMappings))
-		}
-		if d.GID != nil {
-			g = uint32(guestID(*d.GID, c.spec.Linux.GIDMappings))
-		}
-		d.UID, d.GID = &u, &g
-		if err := setup.MakeNode(dir, setup.Node(i), &d); err != nil {
-			return err
-		}
-	}
-	return nil
 }

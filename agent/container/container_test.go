@@ -220,7 +220,7 @@ func TestBinds(t *testing.T) {
 		t.Fatal(err)
 	}
 	n := len(s.Mounts)
-	out, _, _ := e.run(t, s, Tree{n - 4, "f/hosts"}, Tree{n - 3, "v/data"}, Tree{n - 2, "v/data"}, Tree{n - 1, "v/data"})
+	out, _, _ := e.run(t, s, Tree{Mount: n - 4, Path: "f/hosts"}, Tree{Mount: n - 3, Path: "v/data"}, Tree{Mount: n - 2, Path: "v/data"}, Tree{Mount: n - 1, Path: "v/data"})
 	want := "1.2.3.4 x\n1.2.3.4 x\ntouch: /ro/x: Read-only file system\nfile\nnew\n"
 	if out != want {
 		t.Errorf("got %q, want %q", out, want)

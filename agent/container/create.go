@@ -92,7 +92,7 @@ func (c *Container) create(r *CreateRequest) error {
 // config is what the first process is told.
 func (c *Container) config(r *CreateRequest) (*setup.Config, error) {
 	s := c.spec
-	rootfs, mounts, err := s.mounts(r.Trees, c.m.Trees)
+	rootfs, mounts, err := c.mounts(r.Trees)
 	if err != nil {
 		return nil, err
 	}
@@ -117,12 +117,13 @@ func (c *Container) config(r *CreateRequest) (*setup.Config, error) {
 	if err != nil {
 		return nil, err
 	}
+	var devices string
 	if c.ns&unix.CLONE_NEWUSER != 0 {
 		uid, gid := guestID(0, s.Linux.UIDMappings), guestID(0, s.Linux.GIDMappings)
 		if uid < 0 || gid < 0 {
 			return nil, fmt.Errorf("linux.uidMappings and gidMappings must map id 0")
 		}
-		if err := c.deviceDir(uid, gid); err != nil {
+		if devices, err = c.deviceDir(uid, gid); err != nil {
 			return nil, err
 		}
 	}
@@ -133,7 +134,7 @@ func (c *Container) config(r *CreateRequest) (*setup.Config, error) {
 	return &setup.Config{
 		Process: s.Process, Base: c.m.Base, Rootfs: rootfs, Readonly: s.Root.Readonly,
 		Propagation: s.Linux.RootfsPropagation, Mounts: mounts,
-		Devices: setup.MergeDevices(s.Linux.Devices), DeviceDir: c.devices,
+		Devices: setup.MergeDevices(s.Linux.Devices), DeviceDir: devices,
 		CgroupNS: c.ns&unix.CLONE_NEWCGROUP != 0, CgroupDir: c.m.CgroupRoot + cgroupPath,
 		Hostname: s.Hostname, Domainname: s.Domainname, Sysctl: sysctls,
 		MaskedPaths: s.Linux.MaskedPaths, ReadonlyPaths: s.Linux.ReadonlyPaths,

@@ -38,7 +38,8 @@ func FuzzParseSpec(f *testing.F) {
 		_, _ = s.personality()
 		_, _, _ = s.sysctls(0)
 		for i := range s.Mounts {
-			if _, _, err := s.mounts([]Tree{{Mount: -1, Path: "k/r"}, {Mount: i, Path: "../x"}}, "/t"); err == nil {
+			c := Container{spec: s, m: &Manager{Trees: "/t"}}
+			if _, _, err := c.mounts([]Tree{{Mount: -1, Path: "k/r"}, {Mount: i, Path: "../x"}}); err == nil {
 				t.Error("a tree outside of the shared ones is taken")
 			}
 		}

@@ -6,14 +6,12 @@ package container
 import (
 	"errors"
 	"fmt"
-	"path/filepath"
 	"strings"
 	"syscall"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
-	"runv/agent/setup"
 	"runv/agent/sysctl"
 	"runv/agent/wire"
 )
@@ -126,36 +124,4 @@ func (s *spec) sysctls(ns uintptr) (network, rest map[string]string, err error) 
 		}
 	}
 	return network, rest, nil
-}
-
-// Tree is a tree that the host shares for a mount of the config.
-type Tree struct {
-	Mount int    // index into mounts; -1: the root file system
-	Path  string // below the mount of all shared trees
-}
-
-// mounts pairs the config's mounts with the trees of the binds among them.
-func (s *spec) mounts(trees []Tree, dir string) (rootfs string, mounts []setup.Mount, err error) {
-	mounts = make([]setup.Mount, len(s.Mounts))
-	for i, m := range s.Mounts {
-		if len(m.UIDMappings) > 0 || len(m.GIDMappings) > 0 {
-			return "", nil, fmt.Errorf("mounts[%d]: idmapped mounts are not supported", i)
-		}
-		mounts[i].Mount = m
-	}
-	for _, t := range trees {
-		if !filepath.IsLocal(t.Path) || t.Mount < -1 || t.Mount >= len(mounts) {
-			return "", nil, fmt.Errorf("shared tree %q for mount %d", t.Path, t.Mount)
-		}
-		path := filepath.Join(dir, t.Path)
-		if t.Mount == -1 {
-			rootfs = path
-		} else {
-			mounts[t.Mount].Tree = path
-		}
-	}
-	if rootfs == "" {
-		return "", nil, errors.New("no shared tree for the rootfs")
-	}
-	return rootfs, mounts, nil
 }

@@ -27,6 +27,17 @@ type ConfigureResponse struct {
 type Tree struct {
 	Mount int32
 	Path  string
+	Guest string
+	Node  Node
+}
+
+// Node is the message of that name.
+type Node struct {
+	Mode  uint32
+	Uid   uint32
+	Gid   uint32
+	Major uint32
+	Minor uint32
 }
 
 // Stdio is the message of that name.
@@ -174,7 +185,13 @@ func (m *ConfigureResponse) fields() []any {
 	return []any{1: &m.KernelRelease, 2: &m.AgentVersion, 3: &m.BootNanos, 4: &m.Features}
 }
 
-func (m *Tree) fields() []any { return []any{1: &m.Mount, 2: &m.Path} }
+func (m *Tree) fields() []any {
+	return []any{1: &m.Mount, 2: &m.Path, 3: &m.Guest, 4: &m.Node}
+}
+
+func (m *Node) fields() []any {
+	return []any{1: &m.Mode, 2: &m.Uid, 3: &m.Gid, 4: &m.Major, 5: &m.Minor}
+}
 
 func (m *Stdio) fields() []any {
 	return []any{1: &m.Stdin, 2: &m.Stdout, 3: &m.Stderr, 4: &m.Extra}

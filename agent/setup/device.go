@@ -9,6 +9,8 @@ import (
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
+
+	"runv/agent/mountopt"
 )
 
 // DefaultDevices are the nodes that every container has (runtime-spec v1.3,
@@ -87,7 +89,8 @@ func MakeNode(dir int, name string, d *specs.LinuxDevice) error {
 func ownsDev(c *Config) bool {
 	for i := range c.Mounts {
 		m := &c.Mounts[i]
-		if path.Clean(m.Destination) == "/dev" && m.Tree != "" {
+		o := mountopt.Parse(m.Options)
+		if path.Clean(m.Destination) == "/dev" && isBind(m, &o) && o.Flags&unix.MS_REMOUNT == 0 {
 			return false
 		}
 	}

@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 
 	"golang.org/x/sys/unix"
+
+	"runv/agent/mountopt"
 )
 
 // makeRoot makes the container's file system view and enters it.
@@ -30,11 +32,8 @@ func makeRoot(c *Config) error {
 	if err := pivot(c.Base); err != nil {
 		return err
 	}
-	// After the pivot: the flag is for the current root.
-	if flag, _ := propagationFlag(c.Propagation); flag != 0 {
-		if err := unix.Mount("", "/", "", flag, ""); err != nil {
-			return fmt.Errorf("rootfsPropagation %s: %w", c.Propagation, err)
-		}
+	if err := propagateRoot(c); err != nil {
+		return err
 	}
 	if cwd := c.Process.Cwd; cwd != "" {
 		if err := os.MkdirAll(cwd, 0o755); err != nil {
@@ -44,16 +43,39 @@ func makeRoot(c *Config) error {
 	return nil
 }
 
-// bindRoot puts the root file system on its place.
-func bindRoot(c *Config) error {
-	flag, ok := propagationFlag(c.Propagation)
-	if !ok {
-		return fmt.Errorf("unknown rootfsPropagation %q", c.Propagation)
-	}
+// propagateRoot sets linux.rootfsPropagation, after the pivot: pivot_root(2) takes
+// no shared root. A recursive one is not for the mounts that have their own.
+func propagateRoot(c *Config) error {
+	flag, _ := mountopt.Propagation(c.Propagation)
 	if flag == 0 {
-		flag = unix.MS_SLAVE | unix.MS_REC
+		return nil
 	}
 	if err := unix.Mount("", "/", "", flag, ""); err != nil {
+		return fmt.Errorf("rootfsPropagation %s: %w", c.Propagation, err)
+	}
+	if flag&unix.MS_REC == 0 {
+		return nil
+	}
+	for i := range c.Mounts {
+		m := &c.Mounts[i]
+		o := mountopt.Parse(m.Options)
+		for _, p := range o.Propagation {
+			if err := unix.Mount("", m.Destination, "", p, ""); err != nil {
+				return fmt.Errorf("change mount propagation: %w", mountopt.Error("", m.Destination, p, "", err))
+			}
+		}
+	}
+	return nil
+}
+
+// bindRoot puts the root file system on its place.
+func bindRoot(c *Config) error {
+	if _, ok := mountopt.Propagation(c.Propagation); !ok && c.Propagation != "" {
+		return fmt.Errorf("rootfsPropagation=%s is not supported", c.Propagation)
+	}
+	// Whatever the config says of its root, the guest's own mounts are none of
+	// the container's.
+	if err := unix.Mount("", "/", "", unix.MS_SLAVE|unix.MS_REC, ""); err != nil {
 		return fmt.Errorf("set the propagation of /: %w", err)
 	}
 	// What holds the new root must be private: the bind would appear in the

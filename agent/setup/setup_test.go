@@ -3,56 +3,12 @@ package setup
 import (
 	"os"
 	"path/filepath"
-	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 )
-
-func TestParseOptions(t *testing.T) {
-	tests := []struct {
-		in   string
-		want mountOptions
-	}{
-		{"", mountOptions{}},
-		{"nosuid noexec nodev ro", mountOptions{flags: unix.MS_NOSUID | unix.MS_NOEXEC | unix.MS_NODEV | unix.MS_RDONLY}},
-		{"ro rw nosuid suid", mountOptions{}},
-		{"rbind rprivate", mountOptions{flags: unix.MS_BIND | unix.MS_REC, propagation: []uintptr{unix.MS_PRIVATE | unix.MS_REC}}},
-		{"bind slave shared", mountOptions{flags: unix.MS_BIND, propagation: []uintptr{unix.MS_SLAVE, unix.MS_SHARED}}},
-		{"mode=755 size=65536k strictatime", mountOptions{flags: unix.MS_STRICTATIME, data: "mode=755,size=65536k"}},
-		{"tmpcopyup uid=5", mountOptions{copyUp: true, data: "uid=5"}},
-		{"rro rnosuid", mountOptions{rec: &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY | unix.MOUNT_ATTR_NOSUID}}},
-		{"rro rrw", mountOptions{rec: &unix.MountAttr{Attr_clr: unix.MOUNT_ATTR_RDONLY}}},
-		{"rnoatime", mountOptions{rec: &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_NOATIME, Attr_clr: unix.MOUNT_ATTR__ATIME}}},
-		{"rnoatime rrelatime", mountOptions{rec: &unix.MountAttr{Attr_clr: unix.MOUNT_ATTR__ATIME}}},
-		{"rstrictatime ratime", mountOptions{rec: &unix.MountAttr{Attr_clr: unix.MOUNT_ATTR__ATIME}}},
-	}
-	for _, tt := range tests {
-		t.Run(tt.in, func(t *testing.T) {
-			got := parseOptions(strings.Fields(tt.in))
-			if diff := cmp.Diff(tt.want, got, cmp.AllowUnexported(mountOptions{})); diff != "" {
-				t.Error(diff)
-			}
-		})
-	}
-}
-
-func FuzzParseOptions(f *testing.F) {
-	f.Add("ro,mode=755,rbind,rnoatime,tmpcopyup")
-	f.Fuzz(func(t *testing.T, s string) {
-		o := parseOptions(strings.Split(s, ","))
-		if o.rec != nil && o.rec.Attr_set&o.rec.Attr_clr&^unix.MOUNT_ATTR__ATIME != 0 {
-			t.Errorf("%q sets and clears %#x", s, o.rec.Attr_set&o.rec.Attr_clr)
-		}
-		for d := range strings.SplitSeq(o.data, ",") {
-			if o.data != "" && (&mountOptions{}).add(d) {
-				t.Errorf("%q is left to the file system", d)
-			}
-		}
-	})
-}
 
 func TestResolve(t *testing.T) {
 	root := t.TempDir()

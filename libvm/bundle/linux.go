@@ -13,6 +13,8 @@ import (
 	"strings"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
+
+	"runv/agent/mountopt"
 )
 
 // checkLinux checks the linux object; the namespaces are checked even without
@@ -49,10 +51,21 @@ func checkMappings(l *specs.Linux) error {
 		//lint:ignore ST1005 runc's words
 		return errors.New("User namespaces enabled, but no gid mappings found.")
 	}
-	if err := checkMapping("linux.uidMappings", l.UIDMappings); err != nil {
+	if err := checkRootMapping("linux.uidMappings", l.UIDMappings); err != nil {
 		return err
 	}
-	return checkMapping("linux.gidMappings", l.GIDMappings)
+	return checkRootMapping("linux.gidMappings", l.GIDMappings)
+}
+
+// checkRootMapping is checkMapping of what has to have a root.
+func checkRootMapping(name string, m []specs.LinuxIDMapping) error {
+	if err := checkMapping(name, m); err != nil {
+		return err
+	}
+	if !slices.ContainsFunc(m, func(e specs.LinuxIDMapping) bool { return e.ContainerID == 0 }) {
+		return fmt.Errorf("%s: User namespaces enabled, but no mapping of id 0 found", name)
+	}
+	return nil
 }
 
 // checkMapping refuses what the kernel would refuse to take as a uid_map: more
@@ -62,7 +75,6 @@ func checkMapping(name string, m []specs.LinuxIDMapping) error {
 	if len(m) > maxLines {
 		return fmt.Errorf("%s: %d entries, the kernel takes %d", name, len(m), maxLines)
 	}
-	root := false
 	for i, a := range m {
 		if a.Size == 0 {
 			return fmt.Errorf("%s[%d]: size is 0", name, i)
@@ -70,15 +82,11 @@ func checkMapping(name string, m []specs.LinuxIDMapping) error {
 		if uint64(a.ContainerID)+uint64(a.Size) > math.MaxUint32 || uint64(a.HostID)+uint64(a.Size) > math.MaxUint32 {
 			return fmt.Errorf("%s[%d]: ids beyond %d", name, i, uint32(math.MaxUint32-1))
 		}
-		root = root || a.ContainerID == 0
 		for j, o := range m[:i] {
 			if overlap(a.ContainerID, a.Size, o.ContainerID, o.Size) || overlap(a.HostID, a.Size, o.HostID, o.Size) {
 				return fmt.Errorf("%s[%d] overlaps with [%d]", name, i, j)
 			}
 		}
-	}
-	if !root {
-		return fmt.Errorf("%s: User namespaces enabled, but no mapping of id 0 found", name)
 	}
 	return nil
 }
@@ -168,8 +176,8 @@ func checkMemory(limit, reservation, swap int64) error {
 
 // checkRest checks what is left of the linux object.
 func checkRest(l *specs.Linux) error {
-	if p := l.RootfsPropagation; p != "" && !isPropagation(p) {
-		return fmt.Errorf("rootfsPropagation=%s is not supported", p)
+	if _, ok := mountopt.Propagation(l.RootfsPropagation); !ok && l.RootfsPropagation != "" {
+		return fmt.Errorf("rootfsPropagation=%s is not supported", l.RootfsPropagation)
 	}
 	if p := l.Personality; p != nil && p.Domain != specs.PerLinux && p.Domain != specs.PerLinux32 {
 		return fmt.Errorf("linux.personality: invalid personality domain %s", cmp.Or(string(p.Domain), `""`))
@@ -189,6 +197,9 @@ func checkRest(l *specs.Linux) error {
 
 // warnIgnored tells of what is not applied although it is set.
 func (b *Bundle) warnIgnored() error {
+	if b.Spec.Linux.MountLabel != "" {
+		b.warn("linux.mountLabel is not applied: the guest's kernel has no SELinux policy")
+	}
 	if r := b.Spec.Linux.Resources; r != nil && r.Memory != nil {
 		m := r.Memory
 		//lint:ignore SA1019 told of because it is deprecated

@@ -9,50 +9,13 @@ import (
 	"strings"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"runv/agent/mountopt"
 )
 
-// mountTypes are the file systems that the agent mounts, besides binds. Others
-// would need a device or files of the host that a guest does not see.
-func mountTypes() []string {
-	return []string{"cgroup", "cgroup2", "devpts", "mqueue", "proc", "sysfs", "tmpfs"}
-}
-
-func mountFlags() []string {
-	return []string{
-		"acl", "async", "atime", "bind", "defaults", "dev", "diratime", "dirsync", "exec", "iversion", "lazytime", "loud",
-		"mand", "noacl", "noatime", "nodev", "nodiratime", "noexec", "noiversion", "nolazytime", "nomand", "norelatime",
-		"nostrictatime", "nosuid", "nosymfollow", "rbind", "relatime", "remount", "ro", "rw", "silent",
-		"strictatime", "suid", "symfollow", "sync",
-	}
-}
-
-// recursiveFlags are those of mount_setattr(2) with AT_RECURSIVE.
-func recursiveFlags() []string {
-	return []string{
-		"ratime", "rdev", "rdiratime", "rexec", "rnoatime", "rnodev", "rnodiratime", "rnoexec",
-		"rnorelatime", "rnostrictatime", "rnosuid", "rnosymfollow", "rro", "rrelatime", "rrw", "rstrictatime",
-		"rsuid", "rsymfollow",
-	}
-}
-
-func propagations() []string {
-	return []string{"private", "rprivate", "rshared", "rslave", "runbindable", "shared", "slave", "unbindable"}
-}
-
-func isPropagation(option string) bool { return slices.Contains(propagations(), option) }
-
 // MountOptions lists the mount options that are not a file system's own, sorted.
-func MountOptions() []string {
-	out := slices.Concat(mountFlags(), recursiveFlags(), propagations(), []string{"tmpcopyup"})
-	slices.Sort(out)
-	return slices.Compact(out)
-}
-
-// IsBind says whether a mount is a bind. Its type does not count then
-// (runtime-spec v1.3 config.md "Linux mount options").
-func IsBind(m specs.Mount) bool {
-	return slices.Contains(m.Options, "bind") || slices.Contains(m.Options, "rbind")
-}
+func MountOptions() []string { return mountopt.Names() }
 
 // checkMounts checks mounts, and makes destinations and bind sources absolute.
 func (b *Bundle) checkMounts() error {
@@ -75,30 +38,72 @@ func (b *Bundle) checkMount(m *specs.Mount) error {
 		b.warn("mount destination %s is not absolute. Support for non-absolute mount destinations will be removed in a future release.", m.Destination)
 		m.Destination = filepath.Join("/", m.Destination)
 	}
-	for _, o := range m.Options {
-		if name, _, _ := strings.Cut(o, "="); name == "idmap" || name == "ridmap" {
-			return fmt.Errorf("option %s is not supported: files keep the owners that they have on the host", o)
-		}
-	}
-	if m.Type == "bind" && !IsBind(*m) {
+	o := mountopt.Parse(m.Options)
+	if m.Type == "bind" && !o.IsBind() {
 		m.Options = append(slices.Clone(m.Options), "bind")
+		o = mountopt.Parse(m.Options)
 	}
-	if IsBind(*m) {
-		return b.checkBind(m)
+	if err := b.checkIDMap(m, &o); err != nil {
+		return err
 	}
-	if !slices.Contains(mountTypes(), m.Type) {
-		return fmt.Errorf("type %q is not supported: want a bind, or %s", m.Type, strings.Join(mountTypes(), ", "))
+	if o.IsBind() {
+		return b.checkBind(m, &o)
+	}
+	return checkFileSystem(m, &o)
+}
+
+// checkFileSystem refuses file systems that are served by a program on the other
+// side of a descriptor: whoever would have it has no way to hand it to us.
+func checkFileSystem(m *specs.Mount, o *mountopt.Options) error {
+	if m.Type == "fuse" || m.Type == "fuseblk" || m.Type == "virtiofs" {
+		return fmt.Errorf("type %q is not supported: what serves it is not in the guest: mount it on the host, and bind that", m.Type)
+	}
+	for _, opt := range strings.Split(o.Data, ",") {
+		if name, _, _ := strings.Cut(opt, "="); name == "fd" || name == "rfdno" || name == "wfdno" {
+			return fmt.Errorf("option %s is not supported: there is no such descriptor: mount it on the host, and bind that", opt)
+		}
 	}
 	return nil
 }
 
+// checkIDMap completes an id-mapped mount: without mappings of its own it has
+// those of the container's user namespace.
+func (b *Bundle) checkIDMap(m *specs.Mount, o *mountopt.Options) error {
+	if !o.IDMap && m.UIDMappings == nil && m.GIDMappings == nil {
+		return nil
+	}
+	if o.IDMap {
+		return errors.New("option idmap is not supported: files keep the owners that they have on the host")
+	}
+	if l := b.Spec.Linux; m.UIDMappings == nil && m.GIDMappings == nil && hasNamespace(l, specs.UserNamespace) {
+		m.UIDMappings, m.GIDMappings = l.UIDMappings, l.GIDMappings
+	}
+	switch {
+	case !o.IsBind():
+		return errors.New("id-mapped mounts are only supported for bind-mounts")
+	case len(m.UIDMappings) == 0 || len(m.GIDMappings) == 0:
+		return errors.New("id-mapped mounts must have both uid and gid mappings specified")
+	}
+	if err := checkMapping("uidMappings", m.UIDMappings); err != nil {
+		return err
+	}
+	return checkMapping("gidMappings", m.GIDMappings)
+}
+
 // checkBind resolves and finds the source.
-func (b *Bundle) checkBind(m *specs.Mount) error {
-	if m.Source == "" {
+func (b *Bundle) checkBind(m *specs.Mount, o *mountopt.Options) error {
+	// As runc 1.3: the kernel would not look at them.
+	if o.Data != "" {
+		return fmt.Errorf("bind mounts cannot have any filesystem-specific options applied: %s", o.Data)
+	}
+	if m.Source == "" && o.Flags&unix.MS_REMOUNT == 0 {
 		return errors.New("bind without a source")
 	}
 	if !filepath.IsAbs(m.Source) {
 		m.Source = filepath.Join(b.Dir, m.Source)
+	}
+	if o.Flags&unix.MS_REMOUNT != 0 {
+		return nil // it is the destination that is mounted
 	}
 	if _, err := os.Stat(m.Source); err != nil {
 		return fmt.Errorf("error mounting %q to rootfs at %q: %w", m.Source, m.Destination, err)

@@ -92,9 +92,9 @@ func tableProcess() []Field {
 func tableMounts() []Field {
 	return []Field{
 		{"mounts[].destination", Supported, "a relative one is taken from /, with a warning"},
-		{"mounts[].type", Supported, "binds, cgroup, cgroup2, devpts, mqueue, proc, sysfs, tmpfs; others are refused"},
-		{"mounts[].source", Supported, "of a bind relative to the bundle; it must exist"},
-		{"mounts[].options", Supported, "all of the specification's but idmap and ridmap, which are refused"},
+		{"mounts[].type", Supported, "the guest's kernel mounts its own (tmpfs, proc, sysfs, cgroup …); what has its content on the host (overlay, ext4 …) the host mounts, and shares; fuse is refused"},
+		{"mounts[].source", Supported, "of a bind relative to the bundle: a directory or file; of /proc, /sys and their like the guest's; of a device node the guest's device of that number, if it has one"},
+		{"mounts[].options", Supported, "all that runc knows but idmap and ridmap, which are refused; what the guest mounts below a shared bind does not reach the host"},
 		{"mounts[].uidMappings", Refused, "files keep the owners that they have on the host"},
 		{"mounts[].gidMappings", Refused, "files keep the owners that they have on the host"},
 	}
@@ -124,8 +124,8 @@ func tableLinux() []Field {
 		{"linux.rootfsPropagation", Supported, ""},
 		{"linux.maskedPaths", Supported, ""},
 		{"linux.readonlyPaths", Supported, ""},
-		{"linux.mountLabel", Refused, "the guest's kernel has no SELinux policy"},
-		{"linux.intelRdt", Refused, "the VM is not put into a resctrl group"},
+		{"linux.mountLabel", Ignored, "the guest's kernel has no SELinux policy, without which crun, too, gives mounts no label (a warning says so)"},
+		{"linux.intelRdt", Refused, "a resctrl group divides the host's cache, and the VM is not put into one"},
 		{"linux.memoryPolicy", Refused, "the guest has one NUMA node"},
 		{"linux.personality.domain", Supported, "LINUX and LINUX32"},
 		{"linux.personality.flags", Refused, "the specification knows no flag"},

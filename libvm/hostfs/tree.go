@@ -4,9 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"slices"
 
-	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 )
 
@@ -23,6 +21,15 @@ func openTree(path string, recursive bool) (*os.File, error) {
 		return nil, &os.PathError{Op: "open_tree", Path: path, Err: err}
 	}
 	return os.NewFile(uintptr(fd), path), nil
+}
+
+// cloneTree is openTree of the mount that f is the root of, without submounts.
+func cloneTree(f *os.File) (*os.File, error) {
+	fd, err := unix.OpenTree(int(f.Fd()), "", unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_EMPTY_PATH)
+	if err != nil {
+		return nil, &os.PathError{Op: "open_tree", Path: f.Name(), Err: err}
+	}
+	return os.NewFile(uintptr(fd), f.Name()), nil
 }
 
 // setAttr sets MOUNT_ATTR_* bits on the mount that f is the root of
@@ -52,36 +59,4 @@ func treeName(src string) string {
 		return base
 	}
 	return "root"
-}
-
-// bindFlags are the options of a bind mount that the host enforces.
-type bindFlags struct {
-	recursive         bool // submounts of the source are seen too
-	readOnly          bool
-	recursiveReadOnly bool // submounts are read-only too
-}
-
-// isBind tells a bind from other mounts as runc does: by its options.
-func isBind(m *specs.Mount) bool {
-	return m.Type == "bind" || slices.Contains(m.Options, "bind") || slices.Contains(m.Options, "rbind")
-}
-
-// bindOptions reads the options, of which the last one of a kind counts.
-func bindOptions(options []string) bindFlags {
-	var f bindFlags
-	for _, o := range options {
-		switch o {
-		case "rbind":
-			f.recursive = true
-		case "ro":
-			f.readOnly = true
-		case "rw":
-			f.readOnly = false
-		case "rro":
-			f.readOnly, f.recursiveReadOnly = true, true
-		case "rrw":
-			f.readOnly, f.recursiveReadOnly = false, false
-		}
-	}
-	return f
 }

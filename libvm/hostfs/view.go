@@ -9,21 +9,34 @@ package hostfs
 import (
 	"fmt"
 	"os"
-	"path/filepath"
+	"slices"
 
+	"github.com/cyphar/filepath-securejoin/pathrs-lite"
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
+
+	"runv/agent/mountopt"
 )
 
 // RootfsMount is the Mount of the tree that is the container's root.
 const RootfsMount = -1
 
-// Tree is one directory or file of the host that the guest sees.
+// Tree is what the guest mounts for one of the config's mounts, if that is not of
+// the guest's alone: Root, or Guest, or Node.
 type Tree struct {
 	Mount    int      // index into the spec's mounts, or RootfsMount
 	Name     string   // base name of the source, which mountinfo shows
-	Root     *os.File // O_PATH of a detached mount; owned by whoever has the Tree
+	Root     *os.File // a file or directory of the host: O_PATH of a mount; owned by whoever has the Tree
 	ReadOnly bool
+	Guest    string // absolute path in the guest: a part of one of its kernel's file systems
+	Node     *Node  // a device node
+}
+
+// Node is a device node that a bind shows. The driver behind it is the guest's.
+type Node struct {
+	Mode         uint32 // S_IFCHR or S_IFBLK, and the permissions
+	UID, GID     uint32
+	Major, Minor uint32
 }
 
 // View is the mount namespace that is being prepared.
@@ -36,7 +49,8 @@ type View struct {
 
 // Prepare builds the view of spec, whose root file system is the directory
 // rootfs and whose bundle is the directory bundle (both absolute), in the calling
-// process's mount namespace, which must be its own. Mount points that are missing are made in the order of the mounts, as a
+// process's mount namespace, which must be its own. In spec it completes the options
+// of what the guest is to mount. Mount points that are missing are made in the order of the mounts, as a
 // container runtime does. On failure the caller exits, and the namespace with it.
 func Prepare(bundle, rootfs string, spec *specs.Spec) (*View, error) {
 	// Nothing that is mounted here may appear on the host; what is mounted on
@@ -50,7 +64,7 @@ func Prepare(bundle, rootfs string, spec *specs.Spec) (*View, error) {
 	}
 	for i := range spec.Mounts {
 		if err := v.mount(i, &spec.Mounts[i]); err != nil {
-			return nil, fmt.Errorf("mounts[%d] (%s): %w", i, spec.Mounts[i].Destination, err)
+			return nil, fmt.Errorf("error mounting %q to rootfs at %q: %w", spec.Mounts[i].Source, spec.Mounts[i].Destination, err)
 		}
 	}
 	if spec.Root != nil && spec.Root.Readonly {
@@ -64,7 +78,9 @@ func Prepare(bundle, rootfs string, spec *specs.Spec) (*View, error) {
 // Close frees the trees and the view's descriptors.
 func (v *View) Close() {
 	for _, t := range v.Trees {
-		t.Root.Close() //nolint:errcheck // O_PATH
+		if t.Root != nil {
+			t.Root.Close() //nolint:errcheck // O_PATH
+		}
 	}
 	if v.root != nil {
 		v.root.Close() //nolint:errcheck // O_PATH
@@ -88,6 +104,9 @@ func (v *View) attachRootfs() error {
 		return fmt.Errorf("rootfs %q: %w", v.rootfs, err)
 	}
 	v.root = shown
+	if err := setAttr(shown, true, unix.MOUNT_ATTR_NODEV); err != nil {
+		return fmt.Errorf("rootfs %q: %w", v.rootfs, err)
+	}
 	if err := unix.MoveMount(int(shown.Fd()), "", unix.AT_FDCWD, v.rootfs, unix.MOVE_MOUNT_F_EMPTY_PATH); err != nil {
 		return fmt.Errorf("mount rootfs %q: %w", v.rootfs, os.NewSyscallError("move_mount", err))
 	}
@@ -106,73 +125,102 @@ func (v *View) protectRootfs() error {
 	return nil
 }
 
-// mount shows one mount of the config in the view: binds and /proc as they are,
-// everything else, which is mounted only in the guest, as an empty directory.
+// guestTypes are the file systems that are the guest's kernel's own: all that
+// they show is in the guest. Others have their content on the host, and are
+// mounted there.
+var guestTypes = []string{
+	"binfmt_misc", "bpf", "cgroup", "cgroup2", "configfs", "debugfs", "devpts", "devtmpfs", "efivarfs", "fusectl",
+	"hugetlbfs", "mqueue", "proc", "pstore", "ramfs", "resctrl", "securityfs", "selinuxfs", "sysfs", "tmpfs", "tracefs",
+}
+
+// mount shows one mount of the config in the view, and shares what the guest
+// needs of the host for it.
 func (v *View) mount(i int, m *specs.Mount) error {
-	if isBind(m) {
-		return v.bind(i, m)
+	o := mountopt.Parse(m.Options)
+	switch bind := o.IsBind() || m.Type == "bind"; {
+	case bind && o.Flags&unix.MS_REMOUNT != 0:
+		return v.remount(m, &o)
+	case bind:
+		return v.bind(i, m, &o)
+	case o.Flags&unix.MS_REMOUNT != 0:
+		return nil // of a file system of the guest
+	case slices.Contains(guestTypes, m.Type):
+		return v.mountGuest(m)
 	}
-	dest, err := v.destination(m.Destination, false)
+	return v.mountHost(i, m, &o)
+}
+
+// mountGuest covers the place of what the guest mounts. A tmpfs takes its mode from
+// the directory that it covers; where there was none until we made it, it is to
+// have its own, which every option of the config may follow.
+func (v *View) mountGuest(m *specs.Mount) error {
+	if m.Type == "tmpfs" && !v.exists(m.Destination) {
+		m.Options = slices.Concat([]string{"mode=1777"}, m.Options)
+	}
+	return v.cover(m.Destination, m.Type == "proc")
+}
+
+func (v *View) exists(path string) bool {
+	f, err := pathrs.OpenatInRoot(v.root, path)
+	if err != nil {
+		return false
+	}
+	f.Close() //nolint:errcheck // O_PATH
+	return true
+}
+
+// cover shows what is mounted only in the guest: /proc as the monitor's, all else
+// as an empty directory.
+func (v *View) cover(path string, proc bool) error {
+	dest, err := v.destination(path, false)
 	if err != nil {
 		return err
 	}
 	defer dest.Close() //nolint:errcheck // O_PATH
 	fsType, data := "tmpfs", "mode=755,size=4m,nr_inodes=4k"
-	if m.Type == "proc" {
+	if proc {
 		fsType, data = "proc", ""
 	}
-	target := fmt.Sprintf("/proc/self/fd/%d", dest.Fd())
-	if err := unix.Mount(fsType, target, fsType, unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, data); err != nil {
+	if err := unix.Mount(fsType, fdPath(dest), fsType, unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, data); err != nil {
 		return fmt.Errorf("mount %s in the monitor's view: %w", fsType, err)
 	}
 	return nil
 }
 
-// bind clones the source twice, to be served and to be shown. A read-only bind
-// is read-only in both, whatever the guest does.
-func (v *View) bind(i int, m *specs.Mount) error {
-	src := m.Source
-	if !filepath.IsAbs(src) {
-		src = filepath.Join(v.bundle, src)
-	}
-	var st unix.Stat_t
-	if err := unix.Stat(src, &st); err != nil {
-		return fmt.Errorf("bind source: %w", &os.PathError{Op: "stat", Path: src, Err: err})
-	}
-	kind := st.Mode & unix.S_IFMT
-	if kind != unix.S_IFDIR && kind != unix.S_IFREG {
-		return fmt.Errorf("bind of %q: only directories and regular files can be shared with the guest", src)
-	}
-	o := bindOptions(m.Options)
-	served, err := openTree(src, o.recursive)
-	if err != nil {
+// remount makes what a bind with the option remount makes read-only so in the
+// view, if it is mounted there; the guest says whether it is.
+func (v *View) remount(m *specs.Mount, o *mountopt.Options) error {
+	dest, err := v.destination(m.Destination, false)
+	if err != nil || o.Flags&unix.MS_RDONLY == 0 {
 		return err
 	}
-	if err := harden(served); err != nil {
-		served.Close() //nolint:errcheck // O_PATH
-		return err
-	}
-	v.Trees = append(v.Trees, Tree{Mount: i, Name: treeName(src), Root: served, ReadOnly: o.readOnly})
-	shown, err := openTree(src, o.recursive)
-	if err != nil {
-		return err
-	}
-	defer shown.Close() //nolint:errcheck // attached by then
-	for _, f := range []*os.File{served, shown} {
-		if !o.readOnly {
-			break
-		}
-		if err := setAttr(f, o.recursiveReadOnly, unix.MOUNT_ATTR_RDONLY); err != nil {
-			return err
-		}
-	}
-	dest, err := v.destination(m.Destination, kind == unix.S_IFREG)
+	defer dest.Close()                           //nolint:errcheck // O_PATH
+	setAttr(dest, false, unix.MOUNT_ATTR_RDONLY) //nolint:errcheck // EINVAL: it is not
+	return nil
+}
+
+// mountHost mounts a file system whose content is the host's, as a container
+// runtime would, and shares it.
+func (v *View) mountHost(i int, m *specs.Mount, o *mountopt.Options) error {
+	dest, err := v.destination(m.Destination, false)
 	if err != nil {
 		return err
 	}
 	defer dest.Close() //nolint:errcheck // O_PATH
-	if err := unix.MoveMount(int(shown.Fd()), "", int(dest.Fd()), "", unix.MOVE_MOUNT_F_EMPTY_PATH|unix.MOVE_MOUNT_T_EMPTY_PATH); err != nil {
-		return fmt.Errorf("show %q: %w", src, os.NewSyscallError("move_mount", err))
+	if err := unix.Mount(m.Source, fdPath(dest), m.Type, o.Flags, o.Data); err != nil {
+		return mountopt.Error(m.Source, m.Destination, o.Flags, o.Data, err)
 	}
-	return nil
+	mounted, err := v.destination(m.Destination, false)
+	if err != nil {
+		return err
+	}
+	defer mounted.Close() //nolint:errcheck // O_PATH
+	served, err := cloneTree(mounted)
+	if err != nil {
+		return err
+	}
+	v.Trees = append(v.Trees, Tree{Mount: i, Name: treeName(m.Source), Root: served, ReadOnly: o.Flags&unix.MS_RDONLY != 0})
+	return harden(served)
 }
+
+func fdPath(f *os.File) string { return fmt.Sprintf("/proc/self/fd/%d", f.Fd()) }

@@ -172,13 +172,15 @@ func TestPrepareErrors(t *testing.T) {
 		want  string
 	}{
 		{"missing source", specs.Mount{Destination: "/x", Type: "bind", Source: "/no/such"}, "no such file or directory"},
-		{"fifo source", specs.Mount{Destination: "/x", Type: "bind", Source: dir + "/fifo", Options: []string{"bind"}}, "only directories and regular files"},
+		{"fifo source", specs.Mount{Destination: "/x", Type: "bind", Source: dir + "/fifo", Options: []string{"bind"}}, "only directories, regular files and devices"},
+		{"namespace source", specs.Mount{Destination: "/x", Type: "bind", Source: "/proc/self/ns/uts", Options: []string{"bind"}}, "a namespace of the host cannot be shared"},
+		{"file system that is not there", specs.Mount{Destination: "/x", Type: "nosuchfs", Source: "y", Options: []string{"ro", "a=b"}}, "mount src=y, dst=/x, flags=MS_RDONLY, data=a=b: no such device"},
 		{"file in the way", specs.Mount{Destination: "/file/x", Type: "tmpfs"}, "not a directory"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			_, err := Prepare(dir, rootfs, &specs.Spec{Mounts: []specs.Mount{tt.mount}})
-			if err == nil || !strings.Contains(err.Error(), tt.want) || !strings.Contains(err.Error(), "mounts[0]") {
-				t.Errorf("got %v, want an error with %q and the mount's index", err, tt.want)
+			if err == nil || !strings.Contains(err.Error(), tt.want) || !strings.Contains(err.Error(), `error mounting "`+tt.mount.Source+`" to rootfs at "`+tt.mount.Destination+`"`) {
+				t.Errorf("got %v, want an error with %q that names the mount", err, tt.want)
 			}
 		})
 	}

@@ -133,7 +133,16 @@ func (c *container) createRequest() (*api.CreateContainerRequest, error) {
 	m := c.monitor
 	req := &api.CreateContainerRequest{Id: m.launch.ID, Spec: wire.MarshalSpec(&m.spec), Stdio: c.relay.stdio(), NoNewKeyring: m.launch.NoNewKeyring}
 	for _, t := range m.view.Trees {
-		req.Trees = append(req.Trees, &api.Tree{Mount: int32(t.Mount), Path: treeKey(m.launch.ID, t.Mount) + "/" + t.Name})
+		tree := &api.Tree{Mount: int32(t.Mount)}
+		switch n := t.Node; {
+		case n != nil:
+			tree.Path, tree.Node = t.Name, &api.Node{Mode: n.Mode, Uid: n.UID, Gid: n.GID, Major: n.Major, Minor: n.Minor}
+		case t.Guest != "":
+			tree.Guest = t.Guest
+		default:
+			tree.Path = treeKey(m.launch.ID, t.Mount) + "/" + t.Name
+		}
+		req.Trees = append(req.Trees, tree)
 	}
 	if l := m.spec.Linux; l != nil {
 		var err error

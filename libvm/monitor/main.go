@@ -276,6 +276,9 @@ func (m *monitor) prepareView(context.Context) (err error) {
 		return err
 	}
 	for _, t := range m.view.Trees {
+		if t.Root == nil {
+			continue // the guest's own
+		}
 		if err := m.machine.files.AddTree(treeKey(m.launch.ID, t.Mount), t.Name, t.Root, t.ReadOnly); err != nil {
 			return fmt.Errorf("share %q: %w", t.Name, err)
 		}

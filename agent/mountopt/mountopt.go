@@ -1,28 +1,37 @@
-package setup
+// Package mountopt reads the options of a mount of a config.json (runtime-spec
+// v1.3 config.md "Linux mount options"). Host and guest read them alike: the host
+// for what it mounts and shares, the guest for the container's own mounts. The
+// names, and what is left to the file system, are those of runc 1.3.
+package mountopt
 
 import (
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
 )
 
-// mountOptions are the options of a mount, sorted by how they take effect.
-type mountOptions struct {
-	flags       uintptr         // of mount(2)
-	propagation []uintptr       // of mount(2), each in a call of its own
-	rec         *unix.MountAttr // of mount_setattr(2), recursive; nil: none
-	copyUp      bool            // tmpcopyup
-	data        string          // what the file system is to parse
+// Options are the options of a mount, sorted by how they take effect.
+type Options struct {
+	Flags       uintptr         // of mount(2)
+	Cleared     uintptr         // flags of mount(2) that were taken back, if by nothing but a default
+	Propagation []uintptr       // of mount(2), each in a call of its own
+	Rec         *unix.MountAttr // of mount_setattr(2), recursive; nil: none
+	CopyUp      bool            // tmpcopyup
+	IDMap       bool            // idmap or ridmap
+	RecIDMap    bool            // ridmap: submounts, too
+	Data        string          // what the file system is to parse
 }
 
-// flagOptions are the options that are flags of mount(2); clear takes a flag
-// back. The table is runc's (libcontainer/specconv, initMaps).
+// IsBind says whether the options alone make the mount a bind.
+func (o *Options) IsBind() bool { return o.Flags&unix.MS_BIND != 0 }
+
+// flagOptions are the options that are flags of mount(2); clear takes a flag back.
 var flagOptions = [...]struct {
 	name  string
 	clear bool
 	flag  uintptr
 }{
-	{"acl", false, unix.MS_POSIXACL},
 	{"async", true, unix.MS_SYNCHRONOUS},
 	{"atime", true, unix.MS_NOATIME},
 	{"bind", false, unix.MS_BIND},
@@ -35,7 +44,6 @@ var flagOptions = [...]struct {
 	{"lazytime", false, unix.MS_LAZYTIME},
 	{"loud", true, unix.MS_SILENT},
 	{"mand", false, unix.MS_MANDLOCK},
-	{"noacl", true, unix.MS_POSIXACL},
 	{"noatime", false, unix.MS_NOATIME},
 	{"nodev", false, unix.MS_NODEV},
 	{"nodiratime", false, unix.MS_NODIRATIME},
@@ -100,34 +108,60 @@ var recOptions = [...]struct {
 	{"rsymfollow", true, unix.MOUNT_ATTR_NOSYMFOLLOW},
 }
 
-func parseOptions(options []string) mountOptions {
-	var o mountOptions
+// Options that are neither flags nor attributes.
+const (
+	copyUp = "tmpcopyup"
+	idmap  = "idmap"
+	ridmap = "ridmap"
+)
+
+// Names lists the options that are not a file system's own, sorted.
+func Names() []string {
+	out := []string{copyUp, idmap, ridmap}
+	for _, f := range flagOptions {
+		out = append(out, f.name)
+	}
+	for _, p := range propagationOptions {
+		out = append(out, p.name)
+	}
+	for _, r := range recOptions {
+		out = append(out, r.name)
+	}
+	slices.Sort(out)
+	return out
+}
+
+// Parse reads the options, of which a later one overrides an earlier.
+func Parse(options []string) Options {
+	var o Options
 	var data []string
 	for _, opt := range options {
 		if !o.add(opt) {
 			data = append(data, opt)
 		}
 	}
-	o.data = strings.Join(data, ",")
+	o.Data = strings.Join(data, ",")
 	return o
 }
 
 // add takes an option that is not the file system's.
-func (o *mountOptions) add(opt string) bool {
+func (o *Options) add(opt string) bool {
 	for _, f := range flagOptions {
 		if f.name != opt {
 			continue
 		}
 		if f.clear {
-			o.flags &^= f.flag
+			o.Flags &^= f.flag
+			o.Cleared |= f.flag
 		} else {
-			o.flags |= f.flag
+			o.Flags |= f.flag
+			o.Cleared &^= f.flag
 		}
 		return true
 	}
 	for _, p := range propagationOptions {
 		if p.name == opt {
-			o.propagation = append(o.propagation, p.flag)
+			o.Propagation = append(o.Propagation, p.flag)
 			return true
 		}
 	}
@@ -137,45 +171,46 @@ func (o *mountOptions) add(opt string) bool {
 			return true
 		}
 	}
-	if opt == "tmpcopyup" {
-		o.copyUp = true
-		return true
+	switch opt {
+	case copyUp:
+		o.CopyUp = true
+	case idmap, ridmap:
+		o.IDMap, o.RecIDMap = true, opt == ridmap
+	default:
+		return false
 	}
-	return false
+	return true
 }
 
-func (o *mountOptions) addRec(flag uint64, off bool) {
-	if o.rec == nil {
-		o.rec = &unix.MountAttr{}
+func (o *Options) addRec(flag uint64, off bool) {
+	if o.Rec == nil {
+		o.Rec = &unix.MountAttr{}
 	}
 	// The kinds of atime are values of one field, relatime the zero among
 	// them: setting one, or going back to relatime, clears the field.
 	atime := flag&unix.MOUNT_ATTR__ATIME != 0 || flag == unix.MOUNT_ATTR_RELATIME
 	if atime {
-		o.rec.Attr_clr |= unix.MOUNT_ATTR__ATIME
-		o.rec.Attr_set &^= unix.MOUNT_ATTR__ATIME
+		o.Rec.Attr_clr |= unix.MOUNT_ATTR__ATIME
+		o.Rec.Attr_set &^= unix.MOUNT_ATTR__ATIME
 	}
 	switch {
 	case !off:
-		o.rec.Attr_set |= flag
+		o.Rec.Attr_set |= flag
 		if !atime {
-			o.rec.Attr_clr &^= flag
+			o.Rec.Attr_clr &^= flag
 		}
 	case !atime:
-		o.rec.Attr_clr |= flag
-		o.rec.Attr_set &^= flag
+		o.Rec.Attr_clr |= flag
+		o.Rec.Attr_set &^= flag
 	}
 }
 
-// propagationFlag returns the flag of linux.rootfsPropagation; 0: none given.
-func propagationFlag(name string) (uintptr, bool) {
-	if name == "" {
-		return 0, true
-	}
+// Propagation returns the flag of mount(2) for one of the options shared, slave,
+// private and unbindable or their recursive forms.
+func Propagation(name string) (flag uintptr, ok bool) {
 	for _, p := range propagationOptions {
 		if p.name == name {
-			// runc makes all of them recursive.
-			return p.flag | unix.MS_REC, true
+			return p.flag, true
 		}
 	}
 	return 0, false

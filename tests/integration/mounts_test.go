@@ -1,0 +1,295 @@
+package integration
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"runv/tests/harness"
+)
+
+// withMounts adds mounts and, so that a test can look behind them, CAP_SYS_ADMIN.
+func withMounts(mounts ...specs.Mount) harness.Change {
+	return func(s *specs.Spec) {
+		s.Mounts = append(s.Mounts, mounts...)
+		grant(s, "CAP_SYS_ADMIN", "CAP_MKNOD")
+	}
+}
+
+// grant adds capabilities.
+func grant(s *specs.Spec, names ...string) {
+	c := s.Process.Capabilities
+	for _, set := range []*[]string{&c.Bounding, &c.Permitted, &c.Effective} {
+		*set = append(*set, names...)
+	}
+}
+
+func tmpfs(dest string, options ...string) specs.Mount {
+	return specs.Mount{Destination: dest, Type: "tmpfs", Source: "t", Options: options}
+}
+
+// flags prints a mount's own options and propagation, its type and its source.
+const flags = `flags() { awk -v at="$1" '$5 == at {o = $6; for (i = 7; $i != "-"; i++) {sub(":.*", "", $i); o = o " " $i}; print $5, o, $(i+1), $(i+2)}' /proc/self/mountinfo; }; `
+
+// TestMountOptions: each option has its effect on the mount, seen from inside.
+func TestMountOptions(t *testing.T) {
+	r := newRuntime(t)
+	data := filepath.Join(r.Dir, "data")
+	makeTree(t, data, map[string]string{"sub/file": "content", "link": "->sub/file", "run": "#!/bin/sh\necho ran\n"})
+	if err := os.Chmod(data+"/run", 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for i, tt := range []struct {
+		mount  specs.Mount
+		script string
+		want   string
+	}{
+		{bind(data, "/m", "bind", "ro"), `touch /m/x; flags /m`, "touch: /m/x: Read-only file system\n/m ro,relatime virtiofs runv"},
+		{bind(data, "/m", "rbind", "noexec"), `/m/run; flags /m`, "sh: /m/run: Permission denied\n/m rw,noexec,relatime virtiofs runv"},
+		{bind(data, "/m", "rbind", "nosymfollow"), `cat /m/link; cat /m/sub/file`, "cat: can't open '/m/link': Too many levels of symbolic links\ncontent"},
+		{bind(data, "/m", "bind", "nosuid", "nodev", "noatime", "nodiratime"), `flags /m`, "/m rw,nosuid,nodev,noatime,nodiratime virtiofs runv"},
+		{bind(data, "/m", "bind", "nosuid", "suid", "strictatime"), `flags /m`, "/m rw virtiofs runv"},
+		{bind(data, "/m", "rbind", "rro"), `touch /m/sub/x; flags /m`, "touch: /m/sub/x: Read-only file system\n/m ro,relatime virtiofs runv"},
+		{bind(data, "/m", "rbind", "rnosuid", "rnodev", "rnoexec", "rnoatime", "rnodiratime", "rnosymfollow"), `flags /m`, "/m rw,nosuid,nodev,noexec,noatime,nodiratime,nosymfollow virtiofs runv"},
+		{bind(data, "/m", "bind", "noatime", "rrelatime", "ro", "rrw"), `flags /m`, "/m rw,relatime virtiofs runv"},
+		{bind(data, "/m", "bind", "rshared"), `mkdir /m/a; mount -t tmpfs in /m/a; flags /m; flags /m/a; umount /m/a; rmdir /m/a`, "/m rw,relatime shared virtiofs runv\n/m/a rw,relatime shared tmpfs in"},
+		{bind(data, "/m", "bind", "shared", "slave"), `flags /m`, "/m rw,relatime virtiofs runv"},
+		{bind(data, "/m", "bind", "unbindable"), `mkdir /n; mount --bind /m /n; flags /m`, "mount: mounting /m on /n failed: Invalid argument\n/m rw,relatime unbindable virtiofs runv"},
+		{specs.Mount{Destination: "/m", Source: data, Options: []string{"bind"}}, `flags /m`, "/m rw,relatime virtiofs runv"},
+		{specs.Mount{Destination: "/m", Type: "none", Source: data, Options: []string{"rbind", "ro"}}, `flags /m`, "/m ro,relatime virtiofs runv"},
+		{specs.Mount{Destination: "/m", Type: "bind", Source: data}, `cat /m/link`, "content"},
+		{bind("/dev/zero", "/m/zero", "bind", "ro"), `flags /m/zero; head -c 4 /m/zero | wc -c; awk '$5 == "/m/zero" {sub(".*/", "", $4); print $4}' /proc/self/mountinfo`, "/m/zero ro,relatime tmpfs runv\n4\nzero"},
+		{bind("/proc/sys", "/m", "bind", "ro"), `uname -r | cmp - /m/kernel/osrelease; flags /m`, "/m ro,relatime master proc proc"},
+		{bind("/sys", "/m", "rbind", "ro"), `flags /m; ls /m/kernel/mm | grep -c huge`, "/m ro,relatime master sysfs sysfs\n2"},
+		{tmpfs("/m", "ro", "mode=0700", "size=8k", "uid=3", "noexec", "sync", "dirsync", "nodev", "defaults"), `stat -c '%a %u' /m; df -k /m | tail -1 | awk '{print $2}'; flags /m`, "700 3\n8\n/m ro,nodev,noexec,relatime tmpfs t"},
+		{tmpfs("/m/new"), `stat -c %a /m/new`, "1777"},
+		{tmpfs("/home"), `stat -c %a /home`, "755"},
+		{tmpfs("m/rel", "silent", "lazytime"), `flags /m/rel; grep -c ' /m/rel .*lazytime' /proc/self/mountinfo`, "/m/rel rw,relatime tmpfs t\n1"},
+		{specs.Mount{Destination: "/m", Type: "ramfs", Source: "r", Options: []string{"mode=711"}}, `stat -c %a /m; flags /m`, "711\n/m rw,relatime ramfs r"},
+		{specs.Mount{Destination: "/m", Type: "proc", Source: "p", Options: []string{"subset=pid", "hidepid=2"}}, `ls -d /m/1 /m/cpuinfo; grep -o ' /m .*' /proc/self/mountinfo`, "ls: /m/cpuinfo: No such file or directory\n/m/1\n /m rw,relatime - proc p rw,hidepid=invisible,subset=pid"},
+		{specs.Mount{Destination: "/m", Type: "devpts", Source: "d", Options: []string{"newinstance", "ptmxmode=0600", "mode=0620"}}, `ls /m; stat -c %a /m/ptmx`, "ptmx\n600"},
+		{specs.Mount{Destination: "/m", Type: "mqueue", Source: "q"}, `flags /m; ls /m`, "/m rw,relatime mqueue q"},
+		{specs.Mount{Destination: "/m", Type: "hugetlbfs", Source: "h", Options: []string{"pagesize=2M"}}, `flags /m`, "/m rw,relatime hugetlbfs h"},
+		{specs.Mount{Destination: "/m", Type: "securityfs", Source: "s"}, `flags /m; cat /m/lsm | wc -l`, "/m rw,relatime securityfs s\n0"},
+		{specs.Mount{Destination: "/m", Type: "binfmt_misc", Source: "s"}, `ls /m`, "register\nstatus"},
+		{specs.Mount{Destination: "/m", Type: "configfs", Source: "s"}, `flags /m`, "/m rw,relatime configfs s"},
+		{specs.Mount{Destination: "/m", Type: "fusectl", Source: "s"}, `flags /m`, "/m rw,relatime fusectl s"},
+		{specs.Mount{Destination: "/m", Type: "cgroup", Source: "c", Options: []string{"ro"}}, `flags /m; cat /m/cgroup.type; mkdir /m/x`, "/m ro,relatime master cgroup2 cgroup2\ndomain\nmkdir: can't create directory '/m/x': Read-only file system"},
+	} {
+		t.Run(strings.ReplaceAll(strings.Join(append([]string{itoa(i), tt.mount.Type}, tt.mount.Options...), " "), "/", ""), func(t *testing.T) {
+			r.In(t)
+			b := r.NewBundle(harness.Shell("exec 2>&1; "+flags+tt.script), withMounts(tt.mount))
+			got := r.Run("run", "--bundle", b.Dir, r.NewID())
+			if diff := cmp.Diff(tt.want, strings.TrimSuffix(got.Stdout, "\n")); diff != "" {
+				t.Errorf("-want +got:\n%s%s", diff, got.Stderr)
+			}
+		})
+	}
+}
+
+// TestMountOrder: mounts that build on earlier ones, and what they cover.
+func TestMountOrder(t *testing.T) {
+	r := newRuntime(t)
+	b := r.NewBundle(harness.Shell(flags+`flags /m; flags /t; df -k /t | tail -1 | awk '{print $2}'; cat /up/x/f; flags /up
+		ls /new/deep/er; cat /etc/l; stat -c %F /away/under; ls /etc/passwd.d`), withMounts(
+		tmpfs("/m"),
+		specs.Mount{Destination: "/m", Type: "bind", Source: "/anything", Options: []string{"bind", "remount", "ro", "nosuid"}},
+		tmpfs("/t", "size=4k"),
+		specs.Mount{Destination: "/t", Type: "tmpfs", Source: "t", Options: []string{"remount", "size=16k"}},
+		tmpfs("/up", "tmpcopyup", "ro"),
+		tmpfs("/new/deep/er"),
+		bind("/etc/hostname", "/etc/l", "bind"),
+		tmpfs("/dangling"), tmpfs("/hostile/under"),
+	))
+	makeTree(t, b.Rootfs, map[string]string{
+		"up/x/f": "copied", "dangling": "->away", "hostile": "->../../../../away", "etc/l": "->../etc/passwd.d/l",
+	})
+	host, err := os.ReadFile("/etc/hostname")
+	if err != nil {
+		t.Skip("no /etc/hostname to bind")
+	}
+	got := r.Run("run", "--bundle", b.Dir, r.NewID())
+	want := "/m ro,nosuid,relatime tmpfs t\n/t rw,relatime tmpfs t\n16\ncopied/up ro,relatime tmpfs t\n" + string(host) + "directory\nl\n"
+	if got.Stdout != want || got.Status != 0 {
+		t.Errorf("got %q, %q, want %q", got.Stdout, got.Stderr, want)
+	}
+	if _, err := os.Stat(filepath.Join(b.Rootfs, "away")); err != nil {
+		t.Errorf("the mount point is not where the link leads inside of the rootfs: %v", err)
+	}
+}
+
+// TestMountsRefused: what cannot be mounted is refused in runc's words, and
+// nothing of the container is left.
+func TestMountsRefused(t *testing.T) {
+	r := newRuntime(t)
+	for _, tt := range []struct {
+		name  string
+		mount specs.Mount
+		want  string
+	}{
+		{"option", tmpfs("/m", "foo=1", "nodev"), `error mounting "t" to rootfs at "/m": mount src=t, dst=/m, flags=MS_NODEV, data=mode=0755,mode=1777,foo=1: invalid argument`},
+		{"type", specs.Mount{Destination: "/m", Type: "nosuchfs", Source: "x", Options: []string{"ro"}}, `error mounting "x" to rootfs at "/m": mount src=x, dst=/m, flags=MS_RDONLY: no such device`},
+		{"in proc", bind("/etc", "/proc/sys", "bind"), `"/proc/sys" cannot be mounted because it is inside /proc`},
+		{"on proc", tmpfs("/proc"), `"/proc" cannot be mounted because it is not of type proc`},
+		{"proc by a link", tmpfs("/p/sys"), `"/proc/sys" cannot be mounted because it is inside /proc`},
+		{"remount of nothing", tmpfs("/m", "remount", "size=4k"), "flags=MS_REMOUNT, data=size=4k: invalid argument"},
+		{"directory over a file", tmpfs("/etc/passwd"), "not a directory"},
+		{"file over a directory", bind("/etc/passwd", "/etc", "bind"), "mount src=/etc/passwd, dst=/etc, flags=MS_BIND: not a directory"},
+		{"file over the root", bind("/etc/passwd", "/", "bind"), "mount src=/etc/passwd, dst=/, flags=MS_BIND: not a directory"},
+		{"device of the host", bind("/dev/kvm", "/m", "bind"), "the guest has no char device 10:232, and that of the host is not passed through"},
+		{"namespace", bind("/proc/self/ns/uts", "/m", "bind"), "a namespace of the host cannot be shared with the guest"},
+		{"overlay of nothing", specs.Mount{Destination: "/m", Type: "overlay", Source: "o", Options: []string{"lowerdir=/no/such"}}, "dst=/m, data=lowerdir=/no/such: no such file or directory"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			r.In(t)
+			if isBindOf(tt.mount, "/dev/kvm") {
+				if _, err := os.Stat("/dev/kvm"); err != nil {
+					t.Skip("no /dev/kvm")
+				}
+			}
+			b := r.NewBundle(withMounts(tt.mount))
+			makeTree(t, b.Rootfs, map[string]string{"p": "->proc"})
+			got := r.Run("run", "--bundle", b.Dir, r.NewID())
+			if got.Status != 1 || !strings.Contains(strings.ReplaceAll(got.Stderr, `\"`, `"`), tt.want) {
+				t.Errorf("status %d, %s, want %q", got.Status, got.Stderr, tt.want)
+			}
+		})
+	}
+}
+
+func isBindOf(m specs.Mount, source string) bool { return m.Source == source }
+
+// TestHostMounts: file systems whose content is the host's are mounted there.
+func TestHostMounts(t *testing.T) {
+	r := newRuntime(t)
+	dir := filepath.Join(r.Dir, "o")
+	makeTree(t, dir, map[string]string{"lower/f": "below", "lower/gone": "x", "upper/x": "", "work/x": ""})
+	if err := os.Remove(dir + "/work/x"); err != nil {
+		t.Fatal(err)
+	}
+	o := []string{"lowerdir=" + dir + "/lower", "upperdir=" + dir + "/upper", "workdir=" + dir + "/work", "nosuid"}
+	b := r.NewBundle(harness.Shell(flags+`flags /m; cat /m/f; echo new >/m/n; rm /m/gone; ls /m`),
+		withMounts(specs.Mount{Destination: "/m", Type: "overlay", Source: "overlay", Options: o}))
+	got := r.Run("run", "--bundle", b.Dir, r.NewID())
+	if want := "/m rw,nosuid,relatime virtiofs runv\nbelowf\nn\nx\n"; got.Stdout != want {
+		t.Errorf("got %q, %q, want %q", got.Stdout, got.Stderr, want)
+	}
+	if text, err := os.ReadFile(dir + "/upper/n"); err != nil || string(text) != "new\n" {
+		t.Errorf("in the upper directory: %q, %v", text, err)
+	}
+	if mounts, err := os.ReadFile("/proc/self/mountinfo"); err != nil || strings.Contains(string(mounts), dir) {
+		t.Errorf("mounted on the host, too: %v", err)
+	}
+}
+
+// TestSlaveSeesHostMounts: what the host mounts below the source of a slave shows
+// up in the container.
+func TestSlaveSeesHostMounts(t *testing.T) {
+	r := newRuntime(t)
+	src := filepath.Join(r.Dir, "src")
+	makeTree(t, src, map[string]string{"sub/x": ""})
+	// The mount and its propagation are the test's own; its end undoes them.
+	if err := unix.Mount(src, src, "", unix.MS_BIND, ""); err != nil {
+		t.Skipf("cannot mount here: %v", err)
+	}
+	defer unix.Unmount(src, unix.MNT_DETACH) //nolint:errcheck // the test is over
+	if err := unix.Mount("", src, "", unix.MS_SHARED, ""); err != nil {
+		t.Fatal(err)
+	}
+	b := r.NewBundle(harness.Args("sleep", "1000"), withMounts(bind(src, "/slave", "rbind", "rslave"), bind(src, "/private", "rbind", "rprivate")))
+	c := r.Create(b).Start()
+	defer c.End()
+	if err := unix.Mount("t", src+"/sub", "tmpfs", 0, ""); err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Unmount(src+"/sub", unix.MNT_DETACH) //nolint:errcheck // the test is over
+	if err := os.WriteFile(src+"/sub/new", nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	harness.Within(t, harness.Limit, "the mount is seen", func() bool { return c.Exec("ls /slave/sub").Stdout == "new\n" })
+	if got := c.Output("ls /private/sub"); got != "x" {
+		t.Errorf("private: %q", got)
+	}
+}
+
+// TestRootfsPropagation: what it is, and what it does.
+func TestRootfsPropagation(t *testing.T) {
+	r := newRuntime(t)
+	for propagation, want := range map[string]string{
+		"shared":      "/ rw,relatime shared virtiofs runv\n/proc rw,relatime proc proc\n/b shared\n0\n",
+		"rshared":     "/ rw,relatime shared virtiofs runv\n/proc rw,relatime shared proc proc\n/b shared\n0\n",
+		"slave":       "/ rw,relatime virtiofs runv\n/proc rw,relatime proc proc\n0\n",
+		"rslave":      "/ rw,relatime virtiofs runv\n/proc rw,relatime proc proc\n0\n",
+		"private":     "/ rw,relatime virtiofs runv\n/proc rw,relatime proc proc\n0\n",
+		"rprivate":    "/ rw,relatime virtiofs runv\n/proc rw,relatime proc proc\n0\n",
+		"unbindable":  "/ rw,relatime unbindable virtiofs runv\n/proc rw,relatime proc proc\nmount: mounting / on /b failed: Invalid argument\n255\n",
+		"runbindable": "/ rw,relatime unbindable virtiofs runv\n/proc rw,relatime unbindable proc proc\nmount: mounting / on /b failed: Invalid argument\n255\n",
+	} {
+		t.Run(propagation, func(t *testing.T) {
+			r.In(t)
+			b := r.NewBundle(harness.Shell(`exec 2>&1; mkdir -p /b; `+flags+`flags / | sort; flags /proc; mount --bind / /b; s=$?
+				awk '$5 == "/b" && /shared/ {print "/b shared"}' /proc/self/mountinfo; echo $s`), withMounts(), func(s *specs.Spec) {
+				s.Linux.RootfsPropagation = propagation
+				s.Linux.ReadonlyPaths, s.Linux.MaskedPaths = nil, nil // they are binds
+			})
+			if got := r.Run("run", "--bundle", b.Dir, r.NewID()); got.Stdout != want {
+				t.Errorf("got %q, %q, want %q", got.Stdout, got.Stderr, want)
+			}
+		})
+	}
+}
+
+// TestMountsSameAsRunc runs bundles under both and compares what their mounts
+// are, but for the file system of what the host shares.
+func TestMountsSameAsRunc(t *testing.T) {
+	r := newRuntime(t)
+	data := filepath.Join(r.Dir, "data")
+	makeTree(t, data, map[string]string{"f": "x"})
+	for _, options := range [][]string{
+		{"bind"}, {"rbind", "ro"}, {"bind", "nosuid", "nodev", "noexec"}, {"bind", "noatime"}, {"bind", "nodiratime"}, {"bind", "ro", "rw"},
+		{"rbind", "rprivate"}, {"rbind", "rshared"}, {"bind", "unbindable"}, {"bind", "strictatime"}, {"rbind", "rro"}, {"rbind", "rnosuid", "rnoexec", "rnodev"},
+	} {
+		t.Run(strings.Join(options, ","), func(t *testing.T) {
+			r.In(t)
+			b := r.NewBundle(harness.Shell("exec 2>&1; touch /m/x; stat -c '%a %u %F' /m; "+
+				flags+"flags /m | cut -d' ' -f1-3 | sed 's/ virtiofs//; s/ ext4//; s/ master//'"),
+				func(s *specs.Spec) {
+					s.Process.Rlimits = nil
+					s.Mounts = append(s.Mounts, bind(data, "/m", options...))
+				})
+			theirs, err := exec.Command("runc", "--root", filepath.Join(r.Dir, "runc"), "run", "--bundle", b.Dir, r.NewID()).CombinedOutput()
+			if err != nil {
+				t.Skipf("runc does not run this here: %v, %s", err, theirs)
+			}
+			if diff := cmp.Diff(string(theirs), r.Run("run", "--bundle", b.Dir, r.NewID()).Stdout); diff != "" {
+				t.Errorf("-runc +runv:\n%s", diff)
+			}
+		})
+	}
+}
+
+// makeTree makes files below a directory; a content that begins with -> is the
+// target of a symbolic link.
+func makeTree(t *testing.T, dir string, files map[string]string) {
+	t.Helper()
+	for name, content := range files {
+		path := filepath.Join(dir, name)
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if target, ok := strings.CutPrefix(content, "->"); ok {
+			os.Remove(path) //nolint:errcheck // it need not be there
+			if err := os.Symlink(target, path); err != nil {
+				t.Fatal(err)
+			}
+		} else if err := os.WriteFile(path, []byte(content), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
