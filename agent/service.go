@@ -182,7 +182,8 @@ func (s *service) Processes(_ context.Context, r *rpc.ProcessesRequest) (*rpc.Pr
 	for _, p := range list {
 		out.Processes = append(out.Processes, rpc.Process{
 			Pid: uint32(p.Pid), Ppid: uint32(p.PPid), ContainerPid: uint32(p.ContainerPid),
-			Uid: p.UID, Comm: p.Comm, Args: p.Args,
+			Uid: p.UID, Comm: p.Comm, Args: p.Args, Tty: p.TTY, ElapsedMs: p.ElapsedMs, CpuMs: p.CPUMs, Stat: p.Stat,
+			Nice: p.Nice, Threads: p.Threads, Rss: p.RSS, Vsize: p.VSize, Pgid: uint32(p.Pgid), Sid: uint32(p.Sid), Memory: p.Memory,
 		})
 	}
 	return out, nil

@@ -112,7 +112,7 @@ func (r *Runtime) StartContainer(ctx context.Context, id string) error {
 }
 
 // Processes lists the processes in the guest, and the pid of the container on
-// the host.
+// the host: none and 0 if it has stopped.
 func (r *Runtime) Processes(ctx context.Context, id string) (int, []ctl.Process, error) {
 	d, s, err := r.load(id)
 	if err != nil {
@@ -120,7 +120,7 @@ func (r *Runtime) Processes(ctx context.Context, id string) (int, []ctl.Process,
 	}
 	defer d.Close()
 	if s.Status == state.Stopped {
-		return 0, nil, state.ErrNotRunning
+		return 0, nil, nil
 	}
 	c, err := ctl.Dial(ctx, d.File())
 	if err != nil {

@@ -1186,6 +1186,17 @@ type Process struct {
 	Uid           uint32                 `protobuf:"varint,4,opt,name=uid,proto3" json:"uid,omitempty"`
 	Comm          string                 `protobuf:"bytes,5,opt,name=comm,proto3" json:"comm,omitempty"`
 	Args          string                 `protobuf:"bytes,6,opt,name=args,proto3" json:"args,omitempty"`
+	Tty           uint32                 `protobuf:"varint,7,opt,name=tty,proto3" json:"tty,omitempty"`                              // number of the controlling terminal, proc_pid_stat(5) (7); 0: none
+	ElapsedMs     uint64                 `protobuf:"varint,8,opt,name=elapsed_ms,json=elapsedMs,proto3" json:"elapsed_ms,omitempty"` // since its start
+	CpuMs         uint64                 `protobuf:"varint,9,opt,name=cpu_ms,json=cpuMs,proto3" json:"cpu_ms,omitempty"`             // used
+	Stat          string                 `protobuf:"bytes,10,opt,name=stat,proto3" json:"stat,omitempty"`                            // state and marks, as STAT of ps(1)
+	Nice          int32                  `protobuf:"varint,11,opt,name=nice,proto3" json:"nice,omitempty"`
+	Threads       uint32                 `protobuf:"varint,12,opt,name=threads,proto3" json:"threads,omitempty"`
+	Rss           uint64                 `protobuf:"varint,13,opt,name=rss,proto3" json:"rss,omitempty"`       // bytes
+	Vsize         uint64                 `protobuf:"varint,14,opt,name=vsize,proto3" json:"vsize,omitempty"`   // bytes
+	Pgid          uint32                 `protobuf:"varint,15,opt,name=pgid,proto3" json:"pgid,omitempty"`     // in the container's pid namespace
+	Sid           uint32                 `protobuf:"varint,16,opt,name=sid,proto3" json:"sid,omitempty"`       // in the container's pid namespace
+	Memory        uint32                 `protobuf:"varint,17,opt,name=memory,proto3" json:"memory,omitempty"` // rss, thousandths of the guest's memory
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1260,6 +1271,83 @@ func (x *Process) GetArgs() string {
 		return x.Args
 	}
 	return ""
+}
+
+func (x *Process) GetTty() uint32 {
+	if x != nil {
+		return x.Tty
+	}
+	return 0
+}
+
+func (x *Process) GetElapsedMs() uint64 {
+	if x != nil {
+		return x.ElapsedMs
+	}
+	return 0
+}
+
+func (x *Process) GetCpuMs() uint64 {
+	if x != nil {
+		return x.CpuMs
+	}
+	return 0
+}
+
+func (x *Process) GetStat() string {
+	if x != nil {
+		return x.Stat
+	}
+	return ""
+}
+
+func (x *Process) GetNice() int32 {
+	if x != nil {
+		return x.Nice
+	}
+	return 0
+}
+
+func (x *Process) GetThreads() uint32 {
+	if x != nil {
+		return x.Threads
+	}
+	return 0
+}
+
+func (x *Process) GetRss() uint64 {
+	if x != nil {
+		return x.Rss
+	}
+	return 0
+}
+
+func (x *Process) GetVsize() uint64 {
+	if x != nil {
+		return x.Vsize
+	}
+	return 0
+}
+
+func (x *Process) GetPgid() uint32 {
+	if x != nil {
+		return x.Pgid
+	}
+	return 0
+}
+
+func (x *Process) GetSid() uint32 {
+	if x != nil {
+		return x.Sid
+	}
+	return 0
+}
+
+func (x *Process) GetMemory() uint32 {
+	if x != nil {
+		return x.Memory
+	}
+	return 0
 }
 
 type ProcessesResponse struct {
@@ -1595,14 +1683,27 @@ const file_agent_api_agent_proto_rawDesc = "" +
 	"\aWritten\x12\x14\n" +
 	"\x05bytes\x18\x01 \x01(\x04R\x05bytes\"\"\n" +
 	"\x10ProcessesRequest\x12\x0e\n" +
-	"\x02id\x18\x01 \x01(\tR\x02id\"\x8e\x01\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\"\xfe\x02\n" +
 	"\aProcess\x12\x10\n" +
 	"\x03pid\x18\x01 \x01(\rR\x03pid\x12\x12\n" +
 	"\x04ppid\x18\x02 \x01(\rR\x04ppid\x12#\n" +
 	"\rcontainer_pid\x18\x03 \x01(\rR\fcontainerPid\x12\x10\n" +
 	"\x03uid\x18\x04 \x01(\rR\x03uid\x12\x12\n" +
 	"\x04comm\x18\x05 \x01(\tR\x04comm\x12\x12\n" +
-	"\x04args\x18\x06 \x01(\tR\x04args\"I\n" +
+	"\x04args\x18\x06 \x01(\tR\x04args\x12\x10\n" +
+	"\x03tty\x18\a \x01(\rR\x03tty\x12\x1d\n" +
+	"\n" +
+	"elapsed_ms\x18\b \x01(\x04R\telapsedMs\x12\x15\n" +
+	"\x06cpu_ms\x18\t \x01(\x04R\x05cpuMs\x12\x12\n" +
+	"\x04stat\x18\n" +
+	" \x01(\tR\x04stat\x12\x12\n" +
+	"\x04nice\x18\v \x01(\x05R\x04nice\x12\x18\n" +
+	"\athreads\x18\f \x01(\rR\athreads\x12\x10\n" +
+	"\x03rss\x18\r \x01(\x04R\x03rss\x12\x14\n" +
+	"\x05vsize\x18\x0e \x01(\x04R\x05vsize\x12\x12\n" +
+	"\x04pgid\x18\x0f \x01(\rR\x04pgid\x12\x10\n" +
+	"\x03sid\x18\x10 \x01(\rR\x03sid\x12\x16\n" +
+	"\x06memory\x18\x11 \x01(\rR\x06memory\"I\n" +
 	"\x11ProcessesResponse\x124\n" +
 	"\tprocesses\x18\x01 \x03(\v2\x16.runv.agent.v1.ProcessR\tprocesses\"V\n" +
 	"\rFreezeRequest\x12\x0e\n" +

@@ -145,6 +145,17 @@ type Process struct {
 	Uid          uint32
 	Comm         string
 	Args         string
+	Tty          uint32
+	ElapsedMs    uint64
+	CpuMs        uint64
+	Stat         string
+	Nice         int32
+	Threads      uint32
+	Rss          uint64
+	Vsize        uint64
+	Pgid         uint32
+	Sid          uint32
+	Memory       uint32
 }
 
 // ProcessesResponse is the message of that name.
@@ -228,7 +239,11 @@ func (m *Written) fields() []any { return []any{1: &m.Bytes} }
 func (m *ProcessesRequest) fields() []any { return []any{1: &m.Id} }
 
 func (m *Process) fields() []any {
-	return []any{1: &m.Pid, 2: &m.Ppid, 3: &m.ContainerPid, 4: &m.Uid, 5: &m.Comm, 6: &m.Args}
+	return []any{
+		1: &m.Pid, 2: &m.Ppid, 3: &m.ContainerPid, 4: &m.Uid, 5: &m.Comm, 6: &m.Args, 7: &m.Tty, 8: &m.ElapsedMs,
+		9: &m.CpuMs, 10: &m.Stat, 11: &m.Nice, 12: &m.Threads, 13: &m.Rss, 14: &m.Vsize, 15: &m.Pgid, 16: &m.Sid,
+		17: &m.Memory,
+	}
 }
 
 func (m *ProcessesResponse) fields() []any { return []any{1: &m.Processes} }

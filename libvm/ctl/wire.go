@@ -78,6 +78,18 @@ type Process struct {
 	UID          uint32 `json:"uid"`          // in the guest's root user namespace
 	Comm         string `json:"comm"`         // command name, at most 15 bytes
 	Args         string `json:"args"`         // argument list, joined by spaces
+
+	TTY       uint32 `json:"tty,omitempty"`       // number of the controlling terminal, proc_pid_stat(5) (7); 0: none
+	ElapsedMs uint64 `json:"elapsedMs,omitempty"` // since its start
+	CPUMs     uint64 `json:"cpuMs,omitempty"`     // used
+	Stat      string `json:"stat,omitempty"`      // state and marks, as STAT of ps(1)
+	Nice      int32  `json:"nice,omitempty"`
+	Threads   uint32 `json:"threads,omitempty"`
+	RSS       uint64 `json:"rss,omitempty"`    // bytes
+	VSize     uint64 `json:"vsize,omitempty"`  // bytes
+	Pgid      int    `json:"pgid,omitempty"`   // in the container's pid namespace
+	Sid       int    `json:"sid,omitempty"`    // in the container's pid namespace
+	Memory    uint32 `json:"memory,omitempty"` // RSS, thousandths of the guest's memory
 }
 
 // decode parses the JSON of a message.

@@ -234,7 +234,11 @@ func (c *container) Processes(ctx context.Context) ([]ctl.Process, error) {
 	}
 	ps := make([]ctl.Process, 0, len(r.Processes))
 	for _, p := range r.Processes {
-		ps = append(ps, ctl.Process{PID: int(p.Pid), PPID: int(p.Ppid), ContainerPID: int(p.ContainerPid), UID: p.Uid, Comm: p.Comm, Args: p.Args})
+		ps = append(ps, ctl.Process{
+			PID: int(p.Pid), PPID: int(p.Ppid), ContainerPID: int(p.ContainerPid), UID: p.Uid, Comm: p.Comm, Args: p.Args,
+			TTY: p.Tty, ElapsedMs: p.ElapsedMs, CPUMs: p.CpuMs, Stat: p.Stat, Nice: p.Nice, Threads: p.Threads,
+			RSS: p.Rss, VSize: p.Vsize, Pgid: int(p.Pgid), Sid: int(p.Sid), Memory: p.Memory,
+		})
 	}
 	return ps, nil
 }

@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -125,10 +126,10 @@ func TestListAndPs(t *testing.T) {
 	defer c.End()
 	harness.Within(t, harness.Limit, "the child", func() bool { return strings.Contains(r.Must("ps", c.ID), "sleep 1000\n") })
 	ps := strings.Split(strings.TrimSpace(r.Must("ps", c.ID)), "\n")
-	if got := strings.Fields(ps[0]); strings.Join(got, " ") != "UID PID PPID CMD" {
+	if got := strings.Fields(ps[0]); strings.Join(got, " ") != "UID PID PPID C STIME TTY TIME CMD" {
 		t.Errorf("header of ps: %q", got)
 	}
-	if len(ps) != 3 || !regexp.MustCompile(`^0 +1 +0 +sh -c sleep 1000 & wait$`).MatchString(ps[1]) {
+	if len(ps) != 3 || !regexp.MustCompile(`^root +1 +0 +\d+ \d\d:\d\d \? +00:00:0\d sh -c sleep 1000 & wait$`).MatchString(ps[1]) {
 		t.Errorf("ps: got %q", ps)
 	}
 	if got, want := r.Must("ps", "--format", "json", c.ID), fmt.Sprintf("[%d]\n", c.PID); got != want {
@@ -145,7 +146,54 @@ func TestListAndPs(t *testing.T) {
 	if err := json.Unmarshal([]byte(r.Must("list", "--format", "json")), &all); err != nil || len(all) != 1 || all[0].ID != c.ID {
 		t.Errorf("list --format json: got %+v, %v", all, err)
 	}
-	refused(t, r, "options of ps are not supported", 1, "ps", c.ID, "-ef")
+	refused(t, r, "is not supported: the processes are in a virtual machine", 1, "ps", c.ID, "--forest")
+}
+
+// TestPsColumns: what ps tells is what /proc in the container tells.
+func TestPsColumns(t *testing.T) {
+	r := newRuntime(t)
+	c := r.Create(r.NewBundle(harness.Args("sleep", "1000"))).Start()
+	defer c.End()
+	pid := detached(t, c, nil, []string{"--user", "7:8"}, "sh", "-c", "renice -n 5 $$ >/dev/null; i=0; while [ $i -lt 20000 ]; do i=$((i+1)); done; exec sleep 1001")
+	defer func() {
+		if err := unix.Kill(pid, unix.SIGKILL); err != nil {
+			t.Error(err)
+		}
+		harness.Reap(t, pid)
+	}()
+	line := func() string {
+		_, rest, _ := strings.Cut(r.Must("ps", c.ID, "-o", "pid,ppid,uid,ni,stat,tty,pgid,sid,nlwp,rss,etimes,time,args"), "\n      1 ")
+		_, rest, _ = strings.Cut(rest, "\n")
+		return strings.TrimSuffix(rest, "\n")
+	}
+	harness.Within(t, harness.Limit, "the sleep", func() bool { return regexp.MustCompile(`:\d\d sleep 1001$`).MatchString(line()) })
+	f := strings.Fields(line())
+	inside := strings.Fields(c.Output("cd /proc/" + f[0] + "; cut -d' ' -f4,5,6,19 stat; awk '/^Uid/ {print $3} /^VmRSS/ {print $2} /^Threads/ {print $2}' status"))
+	if len(inside) != 7 {
+		t.Fatalf("/proc: %q", inside)
+	}
+	got := []string{f[1], f[6], f[7], f[3], f[2], f[9], f[8]}
+	if !slices.Equal(got, inside) {
+		t.Errorf("ppid, pgid, sid, nice, uid, rss and threads: got %q, want %q", got, inside)
+	}
+	if f[4] != "SNs" || f[5] != "?" {
+		t.Errorf("stat and tty: got %q", f)
+	}
+	harness.Within(t, harness.Limit, "the time passes", func() bool { return strings.Fields(line())[10] != "0" })
+}
+
+// TestPsOfStopped: nothing, as runc says it.
+func TestPsOfStopped(t *testing.T) {
+	r := newRuntime(t)
+	c := r.Create(r.NewBundle(harness.Args("true"))).Start()
+	c.Wait()
+	if got := r.Must("ps", "-f", "json", c.ID); got != "null\n" {
+		t.Errorf("json: got %q", got)
+	}
+	if got := r.Must("ps", c.ID); strings.Count(got, "\n") != 1 || !strings.HasPrefix(got, "UID ") {
+		t.Errorf("table: got %q", got)
+	}
+	c.Delete()
 }
 
 // TestMonitorIsTheContainer: engines enter its namespaces and look at its files.
