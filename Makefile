@@ -84,11 +84,17 @@ install: runv
 	install -D -m 0755 runv $(DESTDIR)$(PREFIX)/bin/runv
 	install -D -m 0644 "$$(agent/kernel/build.sh | tail -n 1)" $(DESTDIR)$(PREFIX)/share/runv/vmlinux
 	install -D -m 0644 LICENSE $(DESTDIR)$(PREFIX)/share/doc/runv/LICENSE
+	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/share/man/man8 man/*.8
+	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/share/doc/runv docs/*.md
+	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/share/bash-completion/completions completions/bash/runv
+	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/share/zsh/site-functions completions/zsh/_runv
+	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d completions/fish/runv.fish
 
 generate:
 	@scripts/deps.sh generate
 	PATH="$$PWD/bin:$$PATH"; GOBIN="$$PWD/bin" $(GO) install google.golang.org/protobuf/cmd/protoc-gen-go github.com/containerd/ttrpc/cmd/protoc-gen-go-ttrpc
 	PATH="$$PWD/bin:$$PATH" protoc --go_out=. --go_opt=module=runv --go-ttrpc_out=. --go-ttrpc_opt=module=runv agent/api/agent.proto
+	$(GO) test . ./libvm/bundle -count=1 -run 'TestManualPages|TestCompletions|TestFlagDocs|TestDocs' -update
 
 clean:
 	rm -rf runv bin $(AGENT)

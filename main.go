@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 
 	"github.com/urfave/cli/v2"
 	"golang.org/x/sys/unix"
@@ -83,14 +84,17 @@ func exitStatus(err error) int {
 	return statusError
 }
 
+// laterCommands are those of runc that are not there yet.
+func laterCommands() []string { return []string{"events", "update"} }
+
 // unknownCommand is the action when no command was found. Engines call those of
 // runc, and show their users what is said.
 func unknownCommand(c *cli.Context) error {
 	name := c.Args().First()
-	switch name {
-	case "":
+	switch {
+	case name == "":
 		return cli.ShowAppHelp(c)
-	case "events", "update":
+	case slices.Contains(laterCommands(), name):
 		return &statusCode{fmt.Errorf("runv has no command %q yet, which runc has (see: runv help)", name), statusNoCommand}
 	}
 	return &statusCode{fmt.Errorf("No help topic for '%s' (see: runv help)", name), statusNoCommand} //lint:ignore ST1005 runc's words

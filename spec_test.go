@@ -16,14 +16,19 @@ import (
 	"runv/libvm/bundle"
 )
 
-var update = flag.Bool("update", false, "write the golden files in testdata")
+var update = flag.Bool("update", false, "write the golden files, manual pages, completions and docs/flags.md")
 
 // golden compares a command's output with a file.
 func golden(t *testing.T, name string, got []byte) {
 	t.Helper()
-	path := filepath.Join("testdata", name)
+	current(t, filepath.Join("testdata", name), got)
+}
+
+// current compares what is made from the program with a file that is kept of it.
+func current(t *testing.T, path string, got []byte) {
+	t.Helper()
 	if *update {
-		if err := os.MkdirAll("testdata", 0o755); err != nil {
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 			t.Fatal(err)
 		}
 		if err := os.WriteFile(path, got, 0o644); err != nil {
@@ -35,7 +40,7 @@ func golden(t *testing.T, name string, got []byte) {
 		t.Fatal(err)
 	}
 	if diff := cmp.Diff(string(want), string(got)); diff != "" {
-		t.Errorf("%s (write it anew with -update if this is meant):\n%s", path, diff)
+		t.Errorf("%s (write it anew if this is meant: go test . -update):\n%s", path, diff)
 	}
 }
 
