@@ -180,7 +180,7 @@ func text(c net.Conn) <-chan string {
 
 func (m *machine) create(t *testing.T, id string, s *specs.Spec, change func(*api.CreateContainerRequest)) (*ends, error) {
 	t.Helper()
-	b := wire.MarshalSpec(s)
+	b := wire.MarshalSpec(s, nil)
 	streams, tokens := m.stdio()
 	r := &api.CreateContainerRequest{
 		Id: id, Spec: b, Stdio: tokens, Trees: []*api.Tree{{Mount: -1, Path: "k/rootfs"}},

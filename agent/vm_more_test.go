@@ -87,7 +87,7 @@ func (m *machine) testUserNamespace(t *testing.T) {
 func (m *machine) testTerminal(t *testing.T) {
 	s := testSpec("sh", "-c", "stty size; read x; echo got $x; stty size; exit 5")
 	s.Process.Terminal = true
-	b := wire.MarshalSpec(s)
+	b := wire.MarshalSpec(s, nil)
 	tty := m.g.NewStream()
 	if _, err := m.a.CreateContainer(t.Context(), &api.CreateContainerRequest{
 		Id: "tty", Spec: b, Stdio: &api.Stdio{Stdin: tty.Token}, Trees: []*api.Tree{{Mount: -1, Path: "k/rootfs"}}, Rows: 24, Cols: 80,

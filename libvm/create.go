@@ -7,8 +7,6 @@ import (
 	"path/filepath"
 	"time"
 
-	"github.com/opencontainers/runtime-spec/specs-go"
-
 	"runv/libvm/inherit"
 	"runv/libvm/monitor"
 	"runv/libvm/state"
@@ -50,7 +48,8 @@ type container struct {
 	dir     *state.Dir // locked
 	monitor Monitor    // nil before start
 	pidFile string     // to remove on abort
-	pidfd   *os.File   // connection that takes our pidfd; nil: none
+	bundle  *bundleConfig
+	pidfd   *os.File // connection that takes our pidfd; nil: none
 
 	warnings []string // about the bundle
 }
@@ -97,16 +96,12 @@ func (r *Runtime) newContainer(b *bundleConfig, o CreateOptions) (*container, er
 	if err != nil {
 		return nil, err
 	}
-	c := &container{runtime: r, dir: d, warnings: b.warnings}
+	c := &container{runtime: r, dir: d, bundle: b, warnings: b.warnings}
 	self, err := state.Self()
 	if err == nil {
-		err = d.Save(state.State{
-			Public: state.Public{
-				Version: specs.Version, ID: o.ID, PID: self.PID, Status: state.Creating, Bundle: b.path,
-				Rootfs: b.rootfs, Created: time.Now().UTC(), Annotations: b.spec.Annotations,
-			},
-			StartTime: self.StartTime,
-		})
+		public := c.public(state.Creating, self.PID)
+		public.Created = time.Now().UTC()
+		err = d.Save(state.State{Public: public, StartTime: self.StartTime})
 	}
 	if err != nil {
 		return nil, errors.Join(err, c.abort(), d.Close())
@@ -130,6 +125,7 @@ func (c *container) start(ctx context.Context, b *bundleConfig, o CreateOptions,
 	defer inherit.Close(mo.Extra) // the monitor has its own
 	mo.Stdin, mo.Stdout, mo.Stderr = os.Stdin, os.Stdout, os.Stderr
 	mo.ConsoleSocket = consoleSocket
+	mo.Hooks = c.creationHooks()
 	m, err := c.runtime.startMonitor(ctx, mo)
 	if err != nil {
 		return cause(ctx, err)
@@ -162,7 +158,7 @@ func (c *container) commit(ctx context.Context, pidFile string) error {
 	return c.dir.Unlock()
 }
 
-// abort takes everything back.
+// abort takes everything back. Like runc it ends with the poststop hooks.
 func (c *container) abort() error {
 	if c.monitor != nil {
 		c.monitor.Abort()
@@ -171,7 +167,11 @@ func (c *container) abort() error {
 	if c.pidFile != "" {
 		err = os.Remove(c.pidFile)
 	}
-	return errors.Join(err, c.dir.Remove())
+	if err := errors.Join(err, c.dir.Remove()); err != nil {
+		return err
+	}
+	c.runtime.runPoststop(context.Background(), c.bundle.spec.Hooks, c.public(state.Stopped, 0))
+	return nil
 }
 
 // close frees what creating took.

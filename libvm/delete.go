@@ -42,7 +42,7 @@ func (r *Runtime) remove(ctx context.Context, id string, force bool) error {
 		if err := checkDeletable(s, force); err != nil {
 			return err
 		}
-		if err := endProcess(ctx, s, 0); err != nil {
+		if err := interruptCreate(ctx, s); err != nil {
 			return err
 		}
 	}
@@ -70,7 +70,11 @@ func (r *Runtime) remove(ctx context.Context, id string, force bool) error {
 	if err := removeCgroups(s.Cgroups); err != nil {
 		return err
 	}
-	return d.Remove()
+	if err := d.Remove(); err != nil {
+		return err
+	}
+	r.runPoststop(ctx, s.Hooks, s.Public)
+	return nil
 }
 
 func checkDeletable(s state.State, force bool) error {
@@ -113,6 +117,20 @@ func endMonitor(ctx context.Context, d *state.Dir, s state.State) error {
 		}
 	}
 	return endProcess(ctx, s, grace)
+}
+
+// interruptCreate ends a create at work, which takes back what it has done: hooks
+// of the host may be running. One that does not end by itself is killed.
+func interruptCreate(ctx context.Context, s state.State) error {
+	p, err := openProcess(s)
+	if err != nil || p == nil {
+		return err
+	}
+	defer p.close()
+	if err := p.signal(unix.SIGTERM); err != nil {
+		return err
+	}
+	return endProcess(ctx, s, graceTime)
 }
 
 // endProcess waits for the process of a state to end by itself, then kills it.

@@ -36,9 +36,11 @@ func openProcess(s state.State) (*process, error) {
 
 func (p *process) close() { _ = unix.Close(p.pidfd) }
 
-// kill sends SIGKILL; a process that has ended is no error.
-func (p *process) kill() error {
-	err := unix.PidfdSendSignal(p.pidfd, unix.SIGKILL, nil, 0)
+func (p *process) kill() error { return p.signal(unix.SIGKILL) }
+
+// signal sends a signal; a process that has ended is no error.
+func (p *process) signal(sig unix.Signal) error {
+	err := unix.PidfdSendSignal(p.pidfd, sig, nil, 0)
 	if err == unix.ESRCH {
 		return nil
 	}

@@ -48,7 +48,7 @@ func (r *Runtime) Run(ctx context.Context, o RunOptions) (int, error) {
 func (c *container) exec(ctx context.Context) error {
 	client, err := ctl.Dial(ctx, c.dir.File())
 	if err == nil {
-		err = client.Start(ctx)
+		err = c.runtime.start(ctx, client, c.dir)
 		_ = client.Close()
 	}
 	if err != nil {
@@ -88,6 +88,7 @@ func (c *container) runForeground(ctx, boot context.Context, bootDone func(), b 
 	t.close()
 	if !o.Keep {
 		err = errors.Join(err, c.runtime.Delete(ctx, c.dir.ID(), true))
+		c.monitor.Abort() // it has ended, but if it was not waited for it is a zombie
 	}
 	return status, err
 }
@@ -97,7 +98,7 @@ func (c *container) attend(ctx, boot context.Context, bootDone func(), t *termin
 	client, err := ctl.Dial(boot, c.dir.File())
 	if err == nil {
 		defer client.Close()
-		err = client.Start(boot)
+		err = c.runtime.start(boot, client, c.dir)
 	}
 	if err != nil {
 		return 0, cause(boot, err)

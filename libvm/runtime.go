@@ -108,7 +108,19 @@ func (r *Runtime) StartContainer(ctx context.Context, id string) error {
 		return err
 	}
 	defer c.Close()
-	return c.Start(ctx)
+	return r.start(ctx, c, d)
+}
+
+// start lets the workload of a container exec, and runs its poststart hooks.
+func (r *Runtime) start(ctx context.Context, c *ctl.Client, d *state.Dir) error {
+	if err := c.Start(ctx); err != nil {
+		return err
+	}
+	s, err := d.Load()
+	if err != nil {
+		return err
+	}
+	return r.runPoststart(ctx, d, s)
 }
 
 // Processes lists the processes in the guest, and the pid of the container on

@@ -138,7 +138,7 @@ func (c *Container) config(r *CreateRequest) (*setup.Config, error) {
 		CgroupNS: c.ns&unix.CLONE_NEWCGROUP != 0, CgroupDir: c.m.CgroupRoot + cgroupPath,
 		Hostname: s.Hostname, Domainname: s.Domainname, Sysctl: sysctls,
 		MaskedPaths: s.Linux.MaskedPaths, ReadonlyPaths: s.Linux.ReadonlyPaths,
-		Rows: rows, Cols: cols,
+		Rows: rows, Cols: cols, Hooks: s.StartContainer, HookState: s.HookState,
 		Seccomp: r.Seccomp, SeccompFlags: r.SeccompFlags,
 		Personality: personality, KeyringName: c.keyringName(), LastCap: c.m.LastCap,
 	}, nil

@@ -231,7 +231,7 @@ func (e *env) create(t *testing.T, s *specs.Spec, trees ...Tree) (*job, error) {
 // createWith is create with descriptors behind stdio.
 func (e *env) createWith(t *testing.T, s *specs.Spec, extra []File, trees ...Tree) (*job, error) {
 	t.Helper()
-	b := wire.MarshalSpec(s)
+	b := wire.MarshalSpec(s, nil)
 	id := fmt.Sprintf("runv-test-%d-%d", os.Getpid(), time.Now().UnixNano())
 	io := Stdio{Stdin: e.token("in" + id[len(id)-8:]), Extra: extra}
 	if !s.Process.Terminal {

@@ -74,6 +74,9 @@ type Config struct {
 	ReadonlyPaths        []string
 	Rows, Cols           uint16 // of the terminal, characters; 0: unknown
 
+	Hooks     []specs.Hook // to be run before the workload
+	HookState []byte       // wire.Spec.HookState
+
 	Seccomp      []byte
 	SeccompFlags uint32
 	Personality  int
@@ -133,6 +136,8 @@ func code(k *wire.Coder, c *Config) {
 	k.Strings(&c.ReadonlyPaths)
 	wire.Number(k, &c.Rows)
 	wire.Number(k, &c.Cols)
+	wire.Slice(k, &c.Hooks, wire.Hook)
+	k.Bytes(&c.HookState)
 	k.Bytes(&c.Seccomp)
 	wire.Number(k, &c.SeccompFlags)
 	wire.Number(k, &c.Personality)

@@ -29,7 +29,8 @@ func Main() int {
 	err = run(fds)
 	var look *task.LookError
 	var exec *task.Error
-	if !errors.As(err, &look) && !errors.As(err, &exec) {
+	var hook *hookError
+	if !errors.As(err, &look) && !errors.As(err, &exec) && !errors.As(err, &hook) {
 		err = fmt.Errorf("error during container init: %w", err)
 	}
 	fds.sendFailed(err)
@@ -121,6 +122,10 @@ func become(c *Config, settings *task.Settings) error {
 		return err
 	}
 	// Before the filter of the config, which may not know the call.
+	hooks, err := newHooks(c, env)
+	if err != nil {
+		return err
+	}
 	fds := task.Call("close_range", unix.SYS_CLOSE_RANGE, uintptr(c.files.sync()), uintptr(^uint32(0)), unix.CLOSE_RANGE_CLOEXEC)
 	if err := append(task.Script{fds}, privileges...).Run(); err != nil {
 		return err
@@ -137,6 +142,9 @@ func become(c *Config, settings *task.Settings) error {
 		return err
 	}
 	if err := c.files.awaitStart(); err != nil {
+		return err
+	}
+	if err := hooks.run(); err != nil {
 		return err
 	}
 	return exec.Run()

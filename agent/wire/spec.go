@@ -15,6 +15,11 @@ type Spec struct {
 	Domainname string
 	Mounts     []specs.Mount
 	Linux      Linux
+
+	StartContainer []specs.Hook
+	// HookState is the container's state as hooks get it, with a NUL byte, which
+	// no JSON has, in place of the pid. Empty if there are no hooks.
+	HookState []byte
 }
 
 // Linux is the part of a config.json's linux.
@@ -32,8 +37,9 @@ type Linux struct {
 	Personality       *specs.LinuxPersonality
 }
 
-// MarshalSpec writes the guest's part of a config.json.
-func MarshalSpec(s *specs.Spec) []byte {
+// MarshalSpec writes the guest's part of a config.json, and the state for its
+// hooks.
+func MarshalSpec(s *specs.Spec, hookState []byte) []byte {
 	g := Spec{Process: s.Process, Root: s.Root, Hostname: s.Hostname, Domainname: s.Domainname, Mounts: s.Mounts}
 	if l := s.Linux; l != nil {
 		g.Linux = Linux{
@@ -42,6 +48,9 @@ func MarshalSpec(s *specs.Spec) []byte {
 			RootfsPropagation: l.RootfsPropagation, MaskedPaths: l.MaskedPaths, ReadonlyPaths: l.ReadonlyPaths,
 			Personality: l.Personality,
 		}
+	}
+	if h := s.Hooks; h != nil && len(h.StartContainer) > 0 {
+		g.StartContainer, g.HookState = h.StartContainer, hookState
 	}
 	return Marshal(&g, spec)
 }
@@ -91,6 +100,16 @@ func spec(c *Coder, s *Spec) {
 		String(c, &p.Domain)
 		Slice(c, &p.Flags, String)
 	})
+	Slice(c, &s.StartContainer, Hook)
+	c.Bytes(&s.HookState)
+}
+
+// Hook codes a hook.
+func Hook(c *Coder, h *specs.Hook) {
+	String(c, &h.Path)
+	c.Strings(&h.Args)
+	c.Strings(&h.Env)
+	Pointer(c, &h.Timeout, Number)
 }
 
 // Process codes a process.

@@ -47,7 +47,7 @@ func fill(v reflect.Value, n *int) {
 		v.SetInt(-int64(*n))
 	case reflect.Uint64:
 		v.SetUint(uint64(*n) << 40)
-	case reflect.Uint, reflect.Uint32:
+	case reflect.Uint, reflect.Uint8, reflect.Uint32:
 		v.SetUint(uint64(*n))
 	default:
 		panic(v.Type().String())
@@ -91,9 +91,10 @@ func TestMarshalSpec(t *testing.T) {
 	s := specs.Spec{
 		Process: &specs.Process{Args: []string{"a", ""}, Cwd: "/"}, Root: &specs.Root{Path: "rootfs", Readonly: true},
 		Hostname: "h", Domainname: "d", Mounts: []specs.Mount{{Destination: "/d", Options: []string{"ro"}}},
-		Linux: &full,
+		Linux: &full, Hooks: &specs.Hooks{StartContainer: []specs.Hook{{Path: "/h", Args: []string{"h"}}}, Poststop: []specs.Hook{{Path: "/p"}}},
 	}
-	got, err := UnmarshalSpec(MarshalSpec(&s))
+	hookState := []byte("{\"pid\":\x00}")
+	got, err := UnmarshalSpec(MarshalSpec(&s, hookState))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -101,11 +102,11 @@ func TestMarshalSpec(t *testing.T) {
 		UIDMappings: full.UIDMappings, GIDMappings: full.GIDMappings, Sysctl: full.Sysctl, Resources: full.Resources,
 		CgroupsPath: full.CgroupsPath, Namespaces: full.Namespaces, Devices: full.Devices, RootfsPropagation: full.RootfsPropagation,
 		MaskedPaths: full.MaskedPaths, ReadonlyPaths: full.ReadonlyPaths, Personality: full.Personality,
-	}}
+	}, StartContainer: s.Hooks.StartContainer, HookState: hookState}
 	if !reflect.DeepEqual(got, &want) {
 		t.Errorf("got  %+v\nwant %+v", got, &want)
 	}
-	if s, err := UnmarshalSpec(MarshalSpec(&specs.Spec{})); err != nil || !reflect.DeepEqual(s, &Spec{}) {
+	if s, err := UnmarshalSpec(MarshalSpec(&specs.Spec{}, nil)); err != nil || !reflect.DeepEqual(s, &Spec{}) {
 		t.Errorf("empty spec: %+v, %v", s, err)
 	}
 }
@@ -119,8 +120,8 @@ func TestNumberRange(t *testing.T) {
 }
 
 func FuzzUnmarshalSpec(f *testing.F) {
-	f.Add(MarshalSpec(&specs.Spec{}))
-	f.Add(MarshalSpec(&specs.Spec{Process: &specs.Process{Args: []string{"a"}}, Mounts: []specs.Mount{{Type: "proc"}}}))
+	f.Add(MarshalSpec(&specs.Spec{}, nil))
+	f.Add(MarshalSpec(&specs.Spec{Process: &specs.Process{Args: []string{"a"}}, Mounts: []specs.Mount{{Type: "proc"}}}, nil))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		s, err := UnmarshalSpec(b)
 		if err != nil {

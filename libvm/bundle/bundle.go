@@ -97,6 +97,7 @@ func (b *Bundle) check() error {
 		b.checkNames,
 		b.checkMounts,
 		b.checkLinux,
+		b.checkHooks,
 		b.warnIgnored,
 	}
 	for _, check := range checks {

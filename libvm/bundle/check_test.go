@@ -14,6 +14,7 @@ type edit struct{ from, to string }
 // has words for it, they are these.
 func TestRefused(t *testing.T) {
 	const process = `{"args": ["sh"], "cwd": "/", "user": {"uid": 0, "gid": 0}}`
+	inRoot := func(more string) edit { return edit{`"linux": {`, more + `, "linux": {`} }
 	inProcess := func(more string) edit { return edit{`"cwd": "/"`, `"cwd": "/", ` + more} }
 	inLinux := func(more string) edit { return edit{`"linux": {`, `"linux": {` + more + `, `} }
 	inMounts := func(m string) edit { return edit{`"mounts": [`, `"mounts": [` + m + `, `} }
@@ -49,6 +50,12 @@ func TestRefused(t *testing.T) {
 		{"I/O class", inProcess(`"ioPriority": {"class": "IOPRIO_CLASS_X"}`), `invalid ioPriority.Class: "IOPRIO_CLASS_X"`},
 		{"initial affinity", inProcess(`"execCPUAffinity": {"initial": "x"}`), "process.execCPUAffinity: bad CPUAffinity.Initial: "},
 		{"final affinity", inProcess(`"execCPUAffinity": {"initial": "0", "final": "1-0"}`), "bad CPUAffinity.Final: invalid range: 1-0"},
+		{"hook with a relative path", inRoot(`"hooks": {"prestart": [{"path": "/a"}, {"path": "b"}]}`), `hooks.prestart[1]: path "b" is not absolute`},
+		{"hook without a path", inRoot(`"hooks": {"poststop": [{}]}`), `hooks.poststop[0]: path "" is not absolute`},
+		{"hook with nul", inRoot(`"hooks": {"createRuntime": [{"path": "/a", "args": ["\u0000"]}]}`), "hooks.createRuntime[0]: \"\\x00\" contains nul byte"},
+		{"hook with env", inRoot(`"hooks": {"createContainer": [{"path": "/a", "env": ["A"]}]}`), `hooks.createContainer[0]: invalid environment variable "A"`},
+		{"hook with timeout", inRoot(`"hooks": {"startContainer": [{"path": "/a", "timeout": 0}]}`), "hooks.startContainer[0]: timeout of 0 s"},
+		{"hook with a long timeout", inRoot(`"hooks": {"poststart": [{"path": "/a", "timeout": 10000000000}]}`), "hooks.poststart[0]: timeout of 10000000000 s"},
 		{"no root", edit{`{"path": "rootfs"}`, "null"}, "root must be specified"},
 		{"no root path", edit{`"rootfs"`, `""`}, "root.path must not be empty"},
 		{"missing rootfs", edit{`"rootfs"`, `"none"`}, "none: no such file or directory"},

@@ -30,7 +30,7 @@ type Field struct {
 func Table() []Field {
 	var out []Field
 	for _, part := range [][]Field{
-		tableTop(), tableProcess(), tableMounts(), tableLinux(), tableResources(), tableSeccomp(), tableVM(), tableOthers(),
+		tableTop(), tableHooks(), tableProcess(), tableMounts(), tableLinux(), tableResources(), tableSeccomp(), tableVM(), tableOthers(),
 	} {
 		out = append(out, part...)
 	}
@@ -44,9 +44,28 @@ func tableTop() []Field {
 		{"root.readonly", Supported, ""},
 		{"hostname", Supported, ""},
 		{"domainname", Supported, ""},
-		{"hooks", Refused, "hooks are not run yet"},
 		{"annotations", Supported, "kept; those that begin with io.runv. configure runv, unknown ones of them are refused"},
 	}
+}
+
+func tableHooks() []Field {
+	var out []Field
+	for _, kind := range []struct{ name, where string }{
+		{"prestart", "on the host"},
+		{"createRuntime", "on the host"},
+		{"createContainer", "on the host, in the namespaces that the container has there"},
+		{"startContainer", "in the guest"},
+		{"poststart", "on the host, by start; if one fails the container is killed"},
+		{"poststop", "on the host, by delete"},
+	} {
+		path := "hooks." + kind.name + "[]."
+		out = append(out,
+			Field{path + "path", Supported, kind.where},
+			Field{path + "args", Supported, ""},
+			Field{path + "env", Supported, "as under runc, a hook without gets the runtime's; a createContainer or startContainer hook the container's"},
+			Field{path + "timeout", Supported, "s"})
+	}
+	return out
 }
 
 func tableProcess() []Field {

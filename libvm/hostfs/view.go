@@ -47,17 +47,22 @@ type View struct {
 	Trees  []Tree
 }
 
+// Separate prepares the calling process's mount namespace, which must be its own:
+// nothing that is mounted in it appears on the host; what is mounted on the host
+// may still appear here.
+func Separate() error {
+	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_SLAVE, ""); err != nil {
+		return fmt.Errorf("make mounts slaves of the host's: %w", err)
+	}
+	return nil
+}
+
 // Prepare builds the view of spec, whose root file system is the directory
 // rootfs and whose bundle is the directory bundle (both absolute), in the calling
-// process's mount namespace, which must be its own. In spec it completes the options
+// process's mount namespace, which Separate has prepared. In spec it completes the options
 // of what the guest is to mount. Mount points that are missing are made in the order of the mounts, as a
 // container runtime does. On failure the caller exits, and the namespace with it.
 func Prepare(bundle, rootfs string, spec *specs.Spec) (*View, error) {
-	// Nothing that is mounted here may appear on the host; what is mounted on
-	// the host may still appear here.
-	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_SLAVE, ""); err != nil {
-		return nil, fmt.Errorf("make mounts slaves of the host's: %w", err)
-	}
 	v := &View{bundle: bundle, rootfs: rootfs}
 	if err := v.attachRootfs(); err != nil {
 		return nil, err

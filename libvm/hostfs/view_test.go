@@ -23,6 +23,9 @@ const inNamespace = "RUNV_HOSTFS_TEST_DIR"
 func child(t *testing.T) string {
 	t.Helper()
 	if dir := os.Getenv(inNamespace); dir != "" {
+		if err := Separate(); err != nil {
+			t.Fatal(err)
+		}
 		return dir
 	}
 	if os.Getuid() != 0 {

@@ -131,7 +131,11 @@ func (c *container) configureGuest(ctx context.Context) error {
 // createRequest compiles what the guest only installs.
 func (c *container) createRequest() (*api.CreateContainerRequest, error) {
 	m := c.monitor
-	req := &api.CreateContainerRequest{Id: m.launch.ID, Spec: wire.MarshalSpec(&m.spec), Stdio: c.relay.stdio(), NoNewKeyring: m.launch.NoNewKeyring}
+	hookState, err := m.hookState()
+	if err != nil {
+		return nil, err
+	}
+	req := &api.CreateContainerRequest{Id: m.launch.ID, Spec: wire.MarshalSpec(&m.spec, hookState), Stdio: c.relay.stdio(), NoNewKeyring: m.launch.NoNewKeyring}
 	for _, t := range m.view.Trees {
 		tree := &api.Tree{Mount: int32(t.Mount)}
 		switch n := t.Node; {
@@ -145,7 +149,6 @@ func (c *container) createRequest() (*api.CreateContainerRequest, error) {
 		req.Trees = append(req.Trees, tree)
 	}
 	if l := m.spec.Linux; l != nil {
-		var err error
 		if req.DeviceFilter, err = devfilter.Compile(l); err != nil {
 			return nil, err
 		}
@@ -177,14 +180,17 @@ func (c *container) save(s state.Status) error {
 		return nil // it has ended meanwhile
 	}
 	c.status = s
-	return m.state.Save(state.State{
-		Public: state.Public{
-			Version: m.spec.Version, ID: m.launch.ID, PID: c.self.PID, Status: s,
-			Bundle: m.launch.Bundle, Rootfs: m.launch.Rootfs, Created: c.created,
-			Annotations: maps.Clone(m.spec.Annotations),
-		},
-		StartTime: c.self.StartTime,
-	})
+	public := m.public(s, c.self.PID)
+	public.Created = c.created
+	return m.state.Save(state.State{Public: public, StartTime: c.self.StartTime, Hooks: lateHooks(m.spec.Hooks)})
+}
+
+// public is what everybody may know of the container, with its pid.
+func (m *monitor) public(s state.Status, pid int) state.Public {
+	return state.Public{
+		Version: m.spec.Version, ID: m.launch.ID, PID: pid, Status: s,
+		Bundle: m.launch.Bundle, Rootfs: m.launch.Rootfs, Annotations: maps.Clone(m.spec.Annotations),
+	}
 }
 
 // current is the status as commands may see it.

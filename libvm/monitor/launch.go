@@ -6,8 +6,11 @@
 // a socket pair until the container exists:
 //
 //	create                                  monitor (PID 1 of its namespace)
-//	   │  Launch (JSON) ───────────────────────►│ boots the VM, makes the process
-//	   │◄────────────── reply: ready, or error  │ that waits to exec the workload
+//	   │  Launch (JSON) ───────────────────────►│
+//	   │◄─────────────────────── reply: hooks   │ if there are hooks of the host
+//	   │  runs them                             │ boots the VM; looks at neither file
+//	   │  hooked ──────────────────────────────►│ systems nor network before that
+//	   │◄────────────── reply: ready, or error  │ the process waits to exec the workload
 //	   │  writes the pid file                   │
 //	   │  commit ──────────────────────────────►│ lives on by itself
 //	   │  (or closes without: ─────────────────►│ tears everything down and exits)
@@ -52,6 +55,7 @@ type Launch struct {
 	Debug    bool
 
 	NoNewKeyring bool // --no-new-keyring
+	Hooked       bool // the creator says when its hooks have run; Start fills it in
 
 	Extra  []inherit.Access // of the inherited files that are the workload's; Start fills it in
 	NoFile unix.Rlimit      // open files of the caller; Start fills it in
@@ -73,6 +77,9 @@ type Options struct {
 	Log *os.File
 	// Namespaces of the host that the monitor is put into.
 	Namespaces Namespaces
+	// Hooks runs what the host has to run when the container's namespaces exist
+	// and nothing is in them yet; pid is the container's. nil for nothing.
+	Hooks func(ctx context.Context, pid int) error
 }
 
 // The monitor's inherited descriptors; the optional ones follow in this order.
@@ -81,14 +88,18 @@ const (
 	fdOptional  = 4 // console socket, log, the workload's further files
 )
 
-// reply is what the monitor says when the container exists (an empty Error means
-// ready), and again if it loses it.
+// reply is what the monitor says when hooks may be run, when the container exists
+// (an empty Error means ready), and again if it loses it.
 type reply struct {
+	Hooks bool   `json:"hooks,omitempty"` // its namespaces are as hooks are to find them
 	Error string `json:"error,omitempty"`
 }
 
-// commit is the one byte by which the creator lets the monitor live.
-const commit = 'c'
+// The bytes that the creator sends behind the launch.
+const (
+	hooked = 'h' // its hooks have run
+	commit = 'c' // the monitor may live
+)
 
 // Process is a monitor as its creator sees it.
 type Process struct {
@@ -105,7 +116,7 @@ func Start(ctx context.Context, o Options) (*Process, error) {
 		return nil, err
 	}
 	stop := context.AfterFunc(ctx, func() { p.sock.Close() })
-	err = p.handshake(&o.Launch)
+	err = p.handshake(ctx, &o)
 	if !stop() {
 		err = ctx.Err()
 	}
@@ -116,20 +127,55 @@ func Start(ctx context.Context, o Options) (*Process, error) {
 	return p, nil
 }
 
-// handshake sends the launch and waits for the reply.
-func (p *Process) handshake(l *Launch) error {
-	if err := json.NewEncoder(p.sock).Encode(l); err != nil {
+// handshake sends the launch, runs the hooks, and waits for the reply.
+func (p *Process) handshake(ctx context.Context, o *Options) error {
+	o.Hooked = o.Hooks != nil
+	if err := json.NewEncoder(p.sock).Encode(&o.Launch); err != nil {
 		return p.died(err)
 	}
-	var r reply
-	if err := json.NewDecoder(p.sock).Decode(&r); err != nil {
-		return p.died(err)
+	dec := json.NewDecoder(p.sock)
+	receive := func() (r reply, err error) {
+		if err = dec.Decode(&r); err != nil {
+			return r, &broken{err}
+		}
+		if r.Error != "" {
+			return r, errors.New(r.Error)
+		}
+		return r, nil
 	}
-	if r.Error != "" {
-		return errors.New(r.Error)
+	r, err := receive()
+	if err == nil && r.Hooks {
+		err = p.runHooks(ctx, o.Hooks, func() error { _, err := receive(); return err })
 	}
-	return nil
+	if b := (*broken)(nil); errors.As(err, &b) {
+		return p.died(b.error)
+	}
+	return err
 }
+
+// runHooks runs the hooks, says so, and awaits the reply; if that comes before the
+// hooks have ended the container has failed, and they are not needed any more.
+func (p *Process) runHooks(ctx context.Context, hooks func(context.Context, int) error, await func() error) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	replied := make(chan error, 1)
+	go func() { // ends with the reply, or with the socket
+		err := await()
+		cancel()
+		replied <- err
+	}()
+	err := hooks(ctx, p.Pid())
+	if err == nil {
+		_, err = p.sock.Write([]byte{hooked})
+	}
+	if err != nil && ctx.Err() == nil {
+		return err
+	}
+	return <-replied
+}
+
+// broken is a handshake that got no reply.
+type broken struct{ error }
 
 // died explains a handshake that broke: the monitor has ended, or it is to end,
 // stuck or not. If it had ended by itself its own status is still what is told.

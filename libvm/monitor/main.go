@@ -36,6 +36,9 @@ type monitor struct {
 	launch Launch
 	spec   specs.Spec
 	sock   *net.UnixConn // to the creator
+	words  io.Reader     // what the creator says behind the launch
+	hooked chan struct{} // closed when the creator's hooks have run
+	umask  int           // of the creator
 	log    *slog.Logger
 
 	state   *state.Dir
@@ -70,7 +73,7 @@ func Main() int {
 	defer cancel()
 	// Until the container is committed its creator's end is ours.
 	committed := make(chan error, 1)
-	go func() { committed <- awaitCommit(m.sock, cancel) }()
+	go func() { committed <- m.awaitCommit(cancel) }()
 
 	err = m.create(ctx)
 	if err == nil {
@@ -116,14 +119,21 @@ func takeOver() (*monitor, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s is not a command for users: %w", Command, err)
 	}
-	m := &monitor{sock: conn.(*net.UnixConn), log: slog.New(slog.DiscardHandler)}
-	if err := json.NewDecoder(m.sock).Decode(&m.launch); err != nil {
+	m := &monitor{sock: conn.(*net.UnixConn), log: slog.New(slog.DiscardHandler), hooked: make(chan struct{})}
+	dec := json.NewDecoder(m.sock)
+	if err := dec.Decode(&m.launch); err != nil {
 		return nil, fmt.Errorf("read launch: %w", err)
+	}
+	m.words = io.MultiReader(dec.Buffered(), m.sock) // it may have read further
+	if !m.launch.Hooked {
+		close(m.hooked)
 	}
 	if err := json.Unmarshal(m.launch.Spec, &m.spec); err != nil {
 		return nil, fmt.Errorf("read spec: %w", err)
 	}
 	m.inheritNoFile()
+	m.umask = unix.Umask(0)
+	unix.Umask(m.umask)
 	next := uintptr(fdOptional)
 	take := func(name string) *os.File {
 		f := os.NewFile(next, name)
@@ -186,19 +196,34 @@ func (m *monitor) takeStdio() error {
 	return nil
 }
 
-// awaitCommit waits for the creator's word. Without it everything ends.
-func awaitCommit(sock *net.UnixConn, cancel context.CancelFunc) error {
+// awaitCommit waits for the creator's words. Without the last everything ends.
+func (m *monitor) awaitCommit(cancel context.CancelFunc) error {
+	done := !m.launch.Hooked
 	for {
 		var b [1]byte
-		_, err := sock.Read(b[:])
+		_, err := io.ReadFull(m.words, b[:])
 		switch {
 		case err != nil:
 			cancel()
 			return fmt.Errorf("the creator went away: %w", err)
 		case b[0] == commit:
 			return nil
+		case b[0] == hooked && !done:
+			close(m.hooked)
+			done = true
 		}
-		// The newline behind the launch, which a JSON decoder may leave.
+		// Or the newline behind the launch, which a JSON decoder leaves.
+	}
+}
+
+// awaitHooks waits until the creator has run its hooks: what they mount and which
+// interfaces they bring counts.
+func (m *monitor) awaitHooks(ctx context.Context) error {
+	select {
+	case <-m.hooked:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
 	}
 }
 
@@ -210,10 +235,12 @@ func (m *monitor) create(ctx context.Context) error {
 		name string
 		do   func(context.Context) error
 	}{
-		{"check network", func(context.Context) error { return checkNetwork() }},
+		{"leave the host's mounts", m.leaveMounts},
 		{"open state", m.openState},
 		{"terminal", m.openTerminal},
 		{"start vm", m.boot},
+		{"await hooks", m.awaitHooks},
+		{"check network", func(context.Context) error { return checkNetwork() }},
 		{"prepare view", m.prepareView},
 		{"await agent", m.awaitAgent},
 		{"create container", m.createConfined},
@@ -229,6 +256,18 @@ func (m *monitor) create(ctx context.Context) error {
 		m.log.Debug("done", "step", s.name)
 	}
 	return nil
+}
+
+// leaveMounts keeps what is mounted from here on away from the host, and lets the
+// creator run its hooks.
+func (m *monitor) leaveMounts(context.Context) error {
+	if err := hostfs.Separate(); err != nil {
+		return err
+	}
+	if !m.launch.Hooked {
+		return nil
+	}
+	return m.send(reply{Hooks: true})
 }
 
 // openState opens the state directory and the control socket in it, while their
@@ -267,7 +306,7 @@ func (m *monitor) boot(ctx context.Context) (err error) {
 
 // prepareView builds what the host shares, hands it to the file server, and
 // leaves the host's file systems for good.
-func (m *monitor) prepareView(context.Context) (err error) {
+func (m *monitor) prepareView(ctx context.Context) (err error) {
 	self, err := state.Self() // the /proc that knows our pid outside is gone below
 	if err != nil {
 		return fmt.Errorf("own pid: %w", err)
@@ -282,6 +321,9 @@ func (m *monitor) prepareView(context.Context) (err error) {
 		if err := m.machine.files.AddTree(treeKey(m.launch.ID, t.Mount), t.Name, t.Root, t.ReadOnly); err != nil {
 			return fmt.Errorf("share %q: %w", t.Name, err)
 		}
+	}
+	if err := m.runHooks(ctx); err != nil {
+		return err
 	}
 	if err := m.view.Pivot(); err != nil {
 		return err

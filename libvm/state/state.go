@@ -13,6 +13,8 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
 )
 
 // Status is the state of a container's workload (runtime-spec "State").
@@ -51,6 +53,17 @@ type Public struct {
 	Owner string `json:"owner"`
 }
 
+// OCI returns the state as hooks get it.
+func (p Public) OCI() *specs.State {
+	s := &specs.State{
+		Version: p.Version, ID: p.ID, Status: specs.ContainerState(p.Status), Pid: p.PID, Bundle: p.Bundle, Annotations: p.Annotations,
+	}
+	if p.Status == Stopped {
+		s.Pid = 0
+	}
+	return s
+}
+
 // State is the content of state.json.
 type State struct {
 	Public
@@ -61,6 +74,9 @@ type State struct {
 	// Cgroups are the absolute paths of the host cgroups that were made for
 	// the container; delete removes them.
 	Cgroups []string `json:"cgroups,omitempty"`
+	// Hooks are those that are yet to be run: poststart and poststop. The bundle
+	// may be gone, or another one, by then.
+	Hooks *specs.Hooks `json:"hooks,omitempty"`
 }
 
 // maxFile bounds state.json, which a damaged disk could make any size.

@@ -68,7 +68,7 @@ func (b *bench) agentRequest(ctx context.Context, files *passthrough.Server) (*a
 		return nil, err
 	}
 	return &api.CreateContainerRequest{
-		Id: id, Spec: wire.MarshalSpec(&spec), Stdio: &api.Stdio{},
+		Id: id, Spec: wire.MarshalSpec(&spec, nil), Stdio: &api.Stdio{},
 		Trees: []*api.Tree{{Mount: -1, Path: id + "/rootfs"}},
 	}, nil
 }
