@@ -7,6 +7,7 @@ import (
 	"os"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -27,6 +28,7 @@ type Container struct {
 	devices   string
 	created   atomic.Bool
 	watch     sync.WaitGroup // of the processes' ends
+	startedAt atomic.Int64   // when the workload was exec'd, in ns since the epoch; 0: not yet
 
 	init *process
 	peer *setup.Peer
@@ -68,7 +70,9 @@ func (c *Container) Start() error {
 	c.started = true
 	c.mu.Unlock()
 	defer c.peer.Close()
-	return c.peer.Start()
+	err := c.peer.Start()
+	c.startedAt.Store(time.Now().UnixNano())
+	return err
 }
 
 // lookup returns a process by its exec id; "" is the first one.
@@ -82,43 +86,6 @@ func (c *Container) lookup(execID string) (*process, error) {
 		return p, nil
 	}
 	return nil, ErrNoProcess
-}
-
-// Signal sends a signal to a process, or to all of the container.
-func (c *Container) Signal(execID string, sig unix.Signal, all bool) error {
-	if all {
-		return c.signalAll(sig)
-	}
-	p, err := c.lookup(execID)
-	if err != nil {
-		return err
-	}
-	if p.proc == nil {
-		return ErrNotRunning
-	}
-	if err := p.proc.Signal(sig); err != nil {
-		if errors.Is(err, reap.ErrFinished) {
-			return ErrNotRunning
-		}
-		return err
-	}
-	return nil
-}
-
-func (c *Container) signalAll(sig unix.Signal) error {
-	if sig == unix.SIGKILL {
-		return c.group.Kill()
-	}
-	pids, err := c.group.Procs()
-	if err != nil {
-		return err
-	}
-	for _, pid := range pids {
-		if err := unix.Kill(pid, sig); err != nil && !errors.Is(err, unix.ESRCH) {
-			return os.NewSyscallError("kill", err)
-		}
-	}
-	return nil
 }
 
 // Freeze stops all processes of the container, or lets them go on.

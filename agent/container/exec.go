@@ -311,7 +311,7 @@ func (c *Container) script(settings *task.Settings, pipes *task.Pipes, fds []int
 	if err != nil {
 		return nil, err
 	}
-	privileges, err := settings.Privileges()
+	privileges, err := settings.Privileges(false)
 	if err != nil {
 		return nil, err
 	}

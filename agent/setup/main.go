@@ -117,7 +117,11 @@ func become(c *Config, settings *task.Settings) error {
 		return err
 	}
 	env = task.WithHome(env, task.Home(c.Process.User.UID))
-	privileges, err := settings.Privileges()
+	entered, err := enterCwd(c.Process.Cwd)
+	if err != nil {
+		return err
+	}
+	privileges, err := settings.Privileges(entered)
 	if err != nil {
 		return err
 	}
@@ -130,8 +134,10 @@ func become(c *Config, settings *task.Settings) error {
 	if err := append(task.Script{fds}, privileges...).Run(); err != nil {
 		return err
 	}
-	if err := verifyCwd(); err != nil {
-		return err
+	if !entered {
+		if err := verifyCwd(); err != nil {
+			return err
+		}
 	}
 	path, err := task.LookPath(c.Process.Args[0], env)
 	if err != nil {
@@ -148,6 +154,23 @@ func become(c *Config, settings *task.Settings) error {
 		return err
 	}
 	return exec.Run()
+}
+
+// enterCwd enters the working directory and verifies it, while no filter can
+// forbid that: one that denies getcwd is nothing unusual. It returns false if the
+// directory is left to the user who is to run the workload.
+func enterCwd(dir string) (bool, error) {
+	if dir == "" {
+		return false, nil
+	}
+	err := unix.Chdir(dir)
+	if errors.Is(err, unix.EACCES) || errors.Is(err, unix.EPERM) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("chdir to cwd (%q) set in config.json failed: %w", dir, err)
+	}
+	return true, verifyCwd()
 }
 
 // verifyCwd makes sure that the working directory is inside of the container: a

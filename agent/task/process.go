@@ -52,8 +52,9 @@ func (t *Settings) Keyring() (Script, error) {
 // Privileges gives up what the process must not have, in the order of runc:
 // no_new_privs, the seccomp filter if that is absent (installing it is a
 // privilege then), the working directory as root, the bounding set, the ids,
-// the working directory again if root could not enter it, the other sets.
-func (t *Settings) Privileges() (Script, error) {
+// the working directory again if root could not enter it, the other sets. If
+// entered the process is in its working directory already.
+func (t *Settings) Privileges(entered bool) (Script, error) {
 	p := t.Process
 	umask := uint32(0o022)
 	if p.User.Umask != nil {
@@ -72,9 +73,10 @@ func (t *Settings) Privileges() (Script, error) {
 	if err != nil {
 		return nil, err
 	}
+	enter := p.Cwd != "" && !entered
 	chdir := Call(fmt.Sprintf("chdir to cwd (%q) set in config.json failed", p.Cwd), unix.SYS_CHDIR).
 		pointer(0, unsafe.Pointer(cwd))
-	if p.Cwd != "" {
+	if enter {
 		first := chdir.Allow(unix.EACCES, unix.EPERM)
 		first.first = true
 		s = append(s, first)
@@ -86,7 +88,7 @@ func (t *Settings) Privileges() (Script, error) {
 	s = append(s, boundingOps(caps, t.LastCap)...)
 	s = append(s, Call("keep capabilities", unix.SYS_PRCTL, unix.PR_SET_KEEPCAPS, 1, 0, 0, 0))
 	s = append(s, userOps(p.User)...)
-	if p.Cwd != "" {
+	if enter {
 		chdir.retry = true
 		s = append(s, chdir)
 	}
