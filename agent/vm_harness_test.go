@@ -77,7 +77,7 @@ func shared(t *testing.T, rootfs string) *fs.Device {
 		t.Fatal(err)
 	}
 	defer root.Close()
-	if err := server.AddTree("k", "rootfs", root, false); err != nil {
+	if err := server.AddTree("k", "rootfs", root, passthrough.TreeOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	d, err := fs.New("runv", 1, server)

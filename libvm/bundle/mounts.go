@@ -72,9 +72,6 @@ func (b *Bundle) checkIDMap(m *specs.Mount, o *mountopt.Options) error {
 	if !o.IDMap && m.UIDMappings == nil && m.GIDMappings == nil {
 		return nil
 	}
-	if o.IDMap {
-		return errors.New("option idmap is not supported: files keep the owners that they have on the host")
-	}
 	if l := b.Spec.Linux; m.UIDMappings == nil && m.GIDMappings == nil && hasNamespace(l, specs.UserNamespace) {
 		m.UIDMappings, m.GIDMappings = l.UIDMappings, l.GIDMappings
 	}

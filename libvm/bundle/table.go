@@ -109,13 +109,18 @@ func tableProcess() []Field {
 }
 
 func tableMounts() []Field {
+	const idmapped = "of binds, on any file system of the host: the file server maps the owners"
 	return []Field{
 		{"mounts[].destination", Supported, "a relative one is taken from /, with a warning"},
 		{"mounts[].type", Supported, "the guest's kernel mounts its own (tmpfs, proc, sysfs, cgroup …); what has its content on the host (overlay, ext4 …) the host mounts, and shares; fuse is refused"},
 		{"mounts[].source", Supported, "of a bind relative to the bundle: a directory or file; of /proc, /sys and their like the guest's; of a device node the guest's device of that number, if it has one"},
-		{"mounts[].options", Supported, "all that runc knows but idmap and ridmap, which are refused; what the guest mounts below a shared bind does not reach the host"},
-		{"mounts[].uidMappings", Refused, "files keep the owners that they have on the host"},
-		{"mounts[].gidMappings", Refused, "files keep the owners that they have on the host"},
+		{"mounts[].options", Supported, "all that runc knows; what the guest mounts below a shared bind does not reach the host"},
+		{"mounts[].uidMappings[].containerID", Supported, idmapped},
+		{"mounts[].uidMappings[].hostID", Supported, idmapped},
+		{"mounts[].uidMappings[].size", Supported, idmapped},
+		{"mounts[].gidMappings[].containerID", Supported, idmapped},
+		{"mounts[].gidMappings[].hostID", Supported, idmapped},
+		{"mounts[].gidMappings[].size", Supported, idmapped},
 	}
 }
 

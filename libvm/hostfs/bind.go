@@ -38,6 +38,10 @@ func (v *View) bind(i int, m *specs.Mount, o *mountopt.Options) error {
 	}
 	kind := st.Mode & unix.S_IFMT
 	switch {
+	case kind != unix.S_IFDIR && kind != unix.S_IFREG && idMappings(m, o) != nil,
+		slices.Contains(kernelTypes, int64(sfs.Type)) && idMappings(m, o) != nil:
+		// As mount_setattr(2) refuses it.
+		return fmt.Errorf("failed to set MOUNT_ATTR_IDMAP on %s: %w (only directories and files of the host can be id-mapped)", src, unix.EINVAL)
 	case kind == unix.S_IFCHR || kind == unix.S_IFBLK:
 		return v.bindNode(i, m, src, &st)
 	case sfs.Type == unix.NSFS_MAGIC:
@@ -93,7 +97,7 @@ func (v *View) bindTree(i int, m *specs.Mount, o *mountopt.Options, src string, 
 	if err != nil {
 		return err
 	}
-	v.Trees = append(v.Trees, Tree{Mount: i, Name: treeName(src), Root: served, ReadOnly: readOnly})
+	v.Trees = append(v.Trees, Tree{Mount: i, Name: treeName(src), Root: served, ReadOnly: readOnly, IDs: idMappings(m, o)})
 	if err := harden(served); err != nil {
 		return err
 	}
@@ -121,6 +125,14 @@ func (v *View) bindTree(i int, m *specs.Mount, o *mountopt.Options, src string, 
 		}
 	}
 	return v.show(shown, m.Destination, file)
+}
+
+// idMappings returns those of an id-mapped mount, or nil.
+func idMappings(m *specs.Mount, o *mountopt.Options) *IDMappings {
+	if len(m.UIDMappings) == 0 && len(m.GIDMappings) == 0 {
+		return nil
+	}
+	return &IDMappings{UID: m.UIDMappings, GID: m.GIDMappings, Recursive: o.RecIDMap}
 }
 
 // readOnly says whether a bind is read-only, and whether its submounts are, too.

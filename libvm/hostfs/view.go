@@ -28,8 +28,16 @@ type Tree struct {
 	Name     string   // base name of the source, which mountinfo shows
 	Root     *os.File // a file or directory of the host: O_PATH of a mount; owned by whoever has the Tree
 	ReadOnly bool
-	Guest    string // absolute path in the guest: a part of one of its kernel's file systems
-	Node     *Node  // a device node
+	IDs      *IDMappings // other owners of Root's files; nil: those that they have
+	Guest    string      // absolute path in the guest: a part of one of its kernel's file systems
+	Node     *Node       // a device node
+}
+
+// IDMappings are those of an id-mapped mount: a file whose owner is ContainerID on
+// disk is HostID's to the guest's kernel.
+type IDMappings struct {
+	UID, GID  []specs.LinuxIDMapping
+	Recursive bool // of what is mounted below, too
 }
 
 // Node is a device node that a bind shows. The driver behind it is the guest's.

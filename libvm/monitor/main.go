@@ -22,6 +22,7 @@ import (
 	"runv/libvm/kvm"
 	"runv/libvm/log"
 	"runv/libvm/state"
+	"runv/libvm/virtio/fs/passthrough"
 )
 
 // statusFailed is the monitor's exit status when there was no workload's.
@@ -318,7 +319,7 @@ func (m *monitor) prepareView(ctx context.Context) (err error) {
 		if t.Root == nil {
 			continue // the guest's own
 		}
-		if err := m.machine.files.AddTree(treeKey(m.launch.ID, t.Mount), t.Name, t.Root, t.ReadOnly); err != nil {
+		if err := m.machine.files.AddTree(treeKey(m.launch.ID, t.Mount), t.Name, t.Root, treeOptions(&t)); err != nil {
 			return fmt.Errorf("share %q: %w", t.Name, err)
 		}
 	}
@@ -330,6 +331,23 @@ func (m *monitor) prepareView(ctx context.Context) (err error) {
 	}
 	m.container = &container{monitor: m, self: self, vcpus: stopper{vm: m.machine.vm}, sessions: map[*session]bool{}}
 	return dropCapabilities(kept | forConfine)
+}
+
+// treeOptions says how the file server shares a tree.
+func treeOptions(t *hostfs.Tree) passthrough.TreeOptions {
+	o := passthrough.TreeOptions{ReadOnly: t.ReadOnly}
+	if m := t.IDs; m != nil {
+		o.IDs = &passthrough.IDMap{UID: idRanges(m.UID), GID: idRanges(m.GID), Recursive: m.Recursive}
+	}
+	return o
+}
+
+func idRanges(m []specs.LinuxIDMapping) []passthrough.IDRange {
+	out := make([]passthrough.IDRange, len(m))
+	for i, r := range m {
+		out[i] = passthrough.IDRange{File: r.ContainerID, Guest: r.HostID, Size: r.Size}
+	}
+	return out
 }
 
 func (m *monitor) awaitAgent(ctx context.Context) error {

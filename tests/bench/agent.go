@@ -64,7 +64,7 @@ func (b *bench) agentRequest(ctx context.Context, files *passthrough.Server) (*a
 	}
 	defer root.Close() //nolint:errcheck // the server has its own
 	const id = "bench-agent"
-	if err := files.AddTree(id, "rootfs", root, false); err != nil {
+	if err := files.AddTree(id, "rootfs", root, passthrough.TreeOptions{}); err != nil {
 		return nil, err
 	}
 	return &api.CreateContainerRequest{

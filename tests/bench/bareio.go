@@ -81,7 +81,7 @@ func serveFiles(ctx context.Context, socket, share string) error {
 	if err != nil {
 		return err
 	}
-	if err := files.AddTree("bench", "root", root, false); err != nil {
+	if err := files.AddTree("bench", "root", root, passthrough.TreeOptions{}); err != nil {
 		return err
 	}
 	tree, err := fs.New("bench", 1, files)

@@ -246,38 +246,3 @@ func listing(t *testing.T, dir string) string {
 	}
 	return sb.String()
 }
-
-func TestUserNamespace(t *testing.T) {
-	r := newRuntime(t)
-	b := r.NewBundle(func(s *specs.Spec) {
-		s.Linux.Namespaces = append(s.Linux.Namespaces, specs.LinuxNamespace{Type: specs.UserNamespace})
-		s.Linux.UIDMappings = []specs.LinuxIDMapping{{ContainerID: 0, HostID: 100_000, Size: 65_536}}
-		s.Linux.GIDMappings = []specs.LinuxIDMapping{{ContainerID: 0, HostID: 200_000, Size: 65_536}}
-	}, harness.Shell("id -u; awk '{print $1,$2,$3}' /proc/self/uid_map /proc/self/gid_map; touch /tmp/f && stat -c '%u %g' /tmp/f /dev/pts; ps | grep -c sh"))
-	chownTree(t, b.Rootfs, 100_000, 200_000)
-	got := r.Run("run", "--bundle", b.Dir, r.NewID())
-	want := "0\n0 100000 65536\n0 200000 65536\n0 0\n0 0\n"
-	if !strings.HasPrefix(got.Stdout, want) || got.Status != 0 {
-		t.Errorf("got %+v, want stdout %q", got, want)
-	}
-	var st unix.Stat_t
-	if err := unix.Stat(b.Rootfs+"/tmp/f", &st); err != nil || st.Uid != 100_000 || st.Gid != 200_000 {
-		t.Errorf("owner on the host: %d:%d, %v, want 100000:200000", st.Uid, st.Gid, err)
-	}
-	if err := unix.Stat("/dev/null", &st); err != nil || st.Uid != 0 {
-		t.Errorf("owner of the host's /dev/null: %d, %v", st.Uid, err)
-	}
-}
-
-func chownTree(t *testing.T, dir string, uid, gid int) {
-	t.Helper()
-	err := filepath.WalkDir(dir, func(path string, _ os.DirEntry, err error) error {
-		if err != nil {
-			return err
-		}
-		return os.Lchown(path, uid, gid)
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-}

@@ -37,7 +37,7 @@ func newShared(t testing.TB) (*passthrough.Server, string) {
 		t.Fatal(err)
 	}
 	defer f.Close()
-	if err := s.AddTree("t", "tree", f, false); err != nil {
+	if err := s.AddTree("t", "tree", f, passthrough.TreeOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	return s, dir

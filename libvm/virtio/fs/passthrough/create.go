@@ -24,7 +24,7 @@ func (s *Server) Mkdir(_ <-chan struct{}, in *fuse.MkdirIn, name string, out *fu
 	}
 	defer p.release()
 	mode := s.modeIn(dir, p, in.Mode, in.Umask)
-	err := s.as(in.Uid, in.Gid, func() error { return unix.Mkdirat(p.fd, name, mode) })
+	err := s.as(dir, in.Uid, in.Gid, func() error { return unix.Mkdirat(p.fd, name, mode) })
 	return s.made(err, dir, p, name, out)
 }
 
@@ -35,7 +35,7 @@ func (s *Server) Symlink(_ <-chan struct{}, h *fuse.InHeader, target, name strin
 		return code
 	}
 	defer p.release()
-	err := s.as(h.Uid, h.Gid, func() error { return unix.Symlinkat(target, p.fd, name) })
+	err := s.as(dir, h.Uid, h.Gid, func() error { return unix.Symlinkat(target, p.fd, name) })
 	return s.made(err, dir, p, name, out)
 }
 
@@ -57,7 +57,7 @@ func (s *Server) Mknod(_ <-chan struct{}, in *fuse.MknodIn, name string, out *fu
 	}
 	defer p.release()
 	mode := in.Mode&unix.S_IFMT | s.modeIn(dir, p, in.Mode, in.Umask)
-	err := s.as(in.Uid, in.Gid, func() error { return unix.Mknodat(p.fd, name, mode, int(in.Rdev)) })
+	err := s.as(dir, in.Uid, in.Gid, func() error { return unix.Mknodat(p.fd, name, mode, int(in.Rdev)) })
 	return s.made(err, dir, p, name, out)
 }
 
@@ -113,7 +113,7 @@ func (s *Server) Create(cancel <-chan struct{}, in *fuse.CreateIn, name string, 
 	}
 	mode := s.modeIn(dir, p, in.Mode, in.Umask)
 	flags := int(in.Flags)&openFlags&^unix.O_TRUNC | unix.O_CREAT | unix.O_EXCL | unix.O_NOFOLLOW
-	fd, err := s.createAs(&in.InHeader, p.fd, name, flags, mode)
+	fd, err := s.createAs(&in.InHeader, dir, p.fd, name, flags, mode)
 	if err == unix.EEXIST && in.Flags&unix.O_EXCL == 0 {
 		return s.createExisting(cancel, in, name, dir, p, out)
 	}
@@ -123,11 +123,11 @@ func (s *Server) Create(cancel <-chan struct{}, in *fuse.CreateIn, name string, 
 	return s.created(fd, in, dir, name, out)
 }
 
-func (s *Server) createAs(h *fuse.InHeader, dir int, name string, flags int, mode uint32) (int, error) {
+func (s *Server) createAs(h *fuse.InHeader, dir *inode, at int, name string, flags int, mode uint32) (int, error) {
 	for tries := 0; ; tries++ {
 		fd := -1
-		err := s.as(h.Uid, h.Gid, func() (err error) {
-			fd, err = openat(dir, name, flags, mode)
+		err := s.as(dir, h.Uid, h.Gid, func() (err error) {
+			fd, err = openat(at, name, flags, mode)
 			return err
 		})
 		if err == nil || tries == 2 || !s.relieve(err) {
@@ -200,7 +200,7 @@ func (s *Server) Tmpfile(_ <-chan struct{}, in *fuse.CreateIn, out *fuse.CreateO
 	}
 	mode := s.modeIn(dir, p, in.Mode, in.Umask)
 	flags := int(in.Flags)&(openFlags|unix.O_EXCL)&^unix.O_TRUNC | unix.O_TMPFILE
-	fd, err := s.createAs(&in.InHeader, p.fd, ".", flags, mode)
+	fd, err := s.createAs(&in.InHeader, dir, p.fd, ".", flags, mode)
 	if err != nil {
 		return statusOf(err)
 	}

@@ -9,7 +9,11 @@ import (
 // as runs f, which creates a file, as the given user and group, so that the file
 // is theirs from the first moment and no time passes in which it is root's. The
 // thread keeps its capabilities: whether they may create is the guest's to say.
-func (s *Server) as(uid, gid uint32, f func() error) error {
+func (s *Server) as(dir *inode, uid, gid uint32, f func() error) error {
+	uid, gid, err := dir.vol.ids.caller(uid, gid)
+	if err != nil {
+		return err
+	}
 	if uid == 0 && gid == 0 {
 		return f()
 	}
@@ -17,7 +21,7 @@ func (s *Server) as(uid, gid uint32, f func() error) error {
 		return unix.EPERM
 	}
 	runtime.LockOSThread()
-	err := switchIDs(int(uid), int(gid), f)
+	err = switchIDs(int(uid), int(gid), f)
 	if !restoreIDs() {
 		// The thread is poisoned: do not unlock it, so that it ends with this
 		// goroutine, and do not go on with it.

@@ -280,7 +280,7 @@ func TestTwoTrees(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer f.Close()
-	if err := s.AddTree("u", "b", f, false); err != nil {
+	if err := s.AddTree("u", "b", f, TreeOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	r := newRaw(t, s)

@@ -28,6 +28,12 @@ func (s *Server) dirOf(id uint64, name string, change bool) (*inode, *pathFD, fu
 	if err != nil {
 		return nil, nil, statusOf(err)
 	}
+	if change {
+		if err := s.mapped(n.vol, p.fd, "", unix.EACCES); err != nil {
+			p.release()
+			return nil, nil, statusOf(err)
+		}
+	}
 	return n, p, fuse.OK
 }
 

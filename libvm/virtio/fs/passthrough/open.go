@@ -178,6 +178,11 @@ func (s *Server) openNode(n *inode, flags int) (int, error) {
 		return -1, err
 	}
 	defer p.release()
+	if flags&(unix.O_ACCMODE|unix.O_TRUNC) != 0 {
+		if err := s.mapped(n.vol, p.fd, "", unix.EACCES); err != nil {
+			return -1, err
+		}
+	}
 	return s.openFD(p.fd, flags)
 }
 

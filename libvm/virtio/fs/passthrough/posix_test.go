@@ -37,7 +37,7 @@ func share(t testing.TB, s *Server, path string, readOnly bool) {
 	}
 	f := os.NewFile(uintptr(fd), path)
 	defer f.Close()
-	if err := s.AddTree("t", filepath.Base(path), f, readOnly); err != nil {
+	if err := s.AddTree("t", filepath.Base(path), f, TreeOptions{ReadOnly: readOnly}); err != nil {
 		t.Fatal(err)
 	}
 }

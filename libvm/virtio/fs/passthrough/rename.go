@@ -21,6 +21,9 @@ func (s *Server) removeName(id uint64, name string, flags int) fuse.Status {
 		return code
 	}
 	defer p.release()
+	if err := s.mapped(dir.vol, p.fd, name, unix.EOVERFLOW); err != nil {
+		return statusOf(err)
+	}
 	l := s.leaving(dir, p, name)
 	err := unix.Unlinkat(p.fd, name, flags)
 	l.done(s, err)
@@ -102,11 +105,14 @@ func (s *Server) Rename(_ <-chan struct{}, in *fuse.RenameIn, oldName, newName s
 	if from.vol.tree != to.vol.tree {
 		return fuse.EXDEV
 	}
+	if err := s.mapped(from.vol, fp.fd, oldName, unix.EOVERFLOW); err != nil {
+		return statusOf(err)
+	}
 	var l leaving
 	if in.Flags&(unix.RENAME_EXCHANGE|unix.RENAME_NOREPLACE) == 0 {
 		l = s.leaving(to, tp, newName)
 	}
-	err := s.as(in.Uid, in.Gid, func() error {
+	err := s.as(from, in.Uid, in.Gid, func() error {
 		return unix.Renameat2(fp.fd, oldName, tp.fd, newName, uint(in.Flags))
 	})
 	l.done(s, err)

@@ -68,7 +68,7 @@ func TestTable(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer f.Close()
-		return s.AddTree(key, name, f, false)
+		return s.AddTree(key, name, f, TreeOptions{})
 	}
 	if err := add("0", "etc", dir); err != nil {
 		t.Fatal(err)

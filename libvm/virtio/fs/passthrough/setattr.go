@@ -32,13 +32,18 @@ func (s *Server) SetAttr(_ <-chan struct{}, in *fuse.SetAttrIn, out *fuse.AttrOu
 		return statusOf(err)
 	}
 	defer p.release()
+	if in.Valid&(fuse.FATTR_UID|fuse.FATTR_GID) != fuse.FATTR_UID|fuse.FATTR_GID {
+		if err := s.mapped(n.vol, p.fd, "", unix.EOVERFLOW); err != nil {
+			return statusOf(err)
+		}
+	}
 	if in.Valid&fuse.FATTR_SIZE != 0 {
 		if err := s.truncate(n, p, in); err != nil {
 			return statusOf(err)
 		}
 	}
 	if in.Valid&(fuse.FATTR_UID|fuse.FATTR_GID) != 0 {
-		if err := chown(p.fd, in); err != nil {
+		if err := chown(n.vol.ids, p.fd, in); err != nil {
 			return statusOf(err)
 		}
 	}
@@ -78,13 +83,26 @@ func timespec(set, now bool, sec uint64, nsec uint32) unix.Timespec {
 	return unix.Timespec{Nsec: unix.UTIME_OMIT}
 }
 
-func chown(fd int, in *fuse.SetAttrIn) error {
+func chown(m *IDMap, fd int, in *fuse.SetAttrIn) error {
 	uid, gid := -1, -1
 	if in.Valid&fuse.FATTR_UID != 0 {
 		uid = int(in.Uid)
 	}
 	if in.Valid&fuse.FATTR_GID != 0 {
 		gid = int(in.Gid)
+	}
+	if m != nil {
+		u, ok := fileID(m.UID, in.Uid)
+		g, both := fileID(m.GID, in.Gid)
+		if uid >= 0 && !ok || gid >= 0 && !both {
+			return unix.EOVERFLOW
+		}
+		if uid >= 0 {
+			uid = int(u)
+		}
+		if gid >= 0 {
+			gid = int(g)
+		}
 	}
 	return unix.Fchownat(fd, "", uid, gid, unix.AT_EMPTY_PATH)
 }

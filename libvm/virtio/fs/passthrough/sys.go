@@ -163,11 +163,11 @@ func (v *volume) attr(st *unix.Statx_t, a *fuse.Attr) {
 		Ctimensec: st.Ctime.Nsec,
 		Mode:      uint32(st.Mode),
 		Nlink:     st.Nlink,
-		Owner:     fuse.Owner{Uid: st.Uid, Gid: st.Gid},
 		// new_encode_dev of the kernel, as FUSE has it.
 		Rdev:    st.Rdev_minor&0xff | st.Rdev_major<<8 | (st.Rdev_minor&^0xff)<<12,
 		Blksize: st.Blksize,
 	}
+	a.Uid, a.Gid, _ = v.ids.owner(st)
 }
 
 // probeHandles returns a readable descriptor on the mount of directory fd if

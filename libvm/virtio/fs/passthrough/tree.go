@@ -13,6 +13,7 @@ import (
 type tree struct {
 	key, name string
 	readOnly  bool
+	ids       *IDMap
 	dir       *inode // the synthetic /<key>
 	root      *inode
 	rootVol   *volume
@@ -30,6 +31,7 @@ type volume struct {
 	dev   uint64 // st_dev
 	mnt   uint64 // stx_mnt_id, 0 where the kernel does not say
 	index uint64 // of dev, in inode numbers
+	ids   *IDMap // nil: owners are those of the host
 	// btime tells inodes apart whose number was used again. Not on overlayfs,
 	// where it changes when a file is copied up.
 	btime bool
@@ -47,13 +49,19 @@ const (
 	magicAFS  = 0x5346414f
 )
 
+// TreeOptions are how a tree is shared.
+type TreeOptions struct {
+	ReadOnly bool   // every change is refused with EROFS
+	IDs      *IDMap // of the owners; nil: they are those of the host
+}
+
 // AddTree shares root, an O_PATH (or other) descriptor of a directory or regular
 // file, as /<key>/<name>. It may be called while a guest is running. The server
-// keeps its own duplicate of root. readOnly refuses every change with EROFS.
+// keeps its own duplicate of root.
 //
 // A source that a guest is to see in two places is one tree, bound twice there:
 // two trees over the same files do not share a page cache.
-func (s *Server) AddTree(key, name string, root *os.File, readOnly bool) error {
+func (s *Server) AddTree(key, name string, root *os.File, o TreeOptions) error {
 	for _, n := range []string{key, name} {
 		if !validName(n) || strings.HasPrefix(n, pollHackPrefix) {
 			return fmt.Errorf("shared tree %q/%q: bad name", key, name)
@@ -63,7 +71,7 @@ func (s *Server) AddTree(key, name string, root *os.File, readOnly bool) error {
 	if err != nil {
 		return os.NewSyscallError("fcntl", err)
 	}
-	if err := s.addTree(&tree{key: key, name: name, readOnly: readOnly}, fd); err != nil {
+	if err := s.addTree(&tree{key: key, name: name, readOnly: o.ReadOnly, ids: o.IDs}, fd); err != nil {
 		unix.Close(fd)
 		return fmt.Errorf("shared tree %q/%q: %w", key, name, err)
 	}
@@ -214,6 +222,9 @@ func (s *Server) addVolume(t *tree, st *unix.Statx_t, tr traits) *volume {
 		s.devs[v.dev] = index
 	}
 	v.index = index
+	if t.ids != nil && (t.ids.Recursive || t.rootVol == nil || v.mnt != 0 && v.mnt == t.rootVol.mnt) {
+		v.ids = t.ids
+	}
 	return v
 }
 

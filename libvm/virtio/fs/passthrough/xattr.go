@@ -70,8 +70,31 @@ func (s *Server) GetXAttr(_ <-chan struct{}, h *fuse.InHeader, attr string, dest
 		return 0, code
 	}
 	defer p.release()
+	if n.vol.ids.namesIDs(name) {
+		return s.getMapped(n, p, name, dest)
+	}
 	sz, err := s.getxattr(n, p, name, dest)
 	return uint32(max(sz, 0)), statusOf(err)
+}
+
+// getMapped reads an attribute that names ids.
+func (s *Server) getMapped(n *inode, p *pathFD, name string, dest []byte) (uint32, fuse.Status) {
+	raw := make([]byte, maxXattr)
+	sz, err := s.getxattr(n, p, name, raw)
+	if err != nil {
+		return 0, statusOf(err)
+	}
+	value, err := n.vol.ids.xattrToGuest(name, raw[:sz])
+	if err != nil {
+		return 0, statusOf(err)
+	}
+	if len(dest) == 0 {
+		return uint32(len(value)), fuse.OK
+	}
+	if len(dest) < len(value) {
+		return 0, fuse.ERANGE
+	}
+	return uint32(copy(dest, value)), fuse.OK
 }
 
 // ListXAttr lists the names that the guest may see.
@@ -134,7 +157,11 @@ func (s *Server) SetXAttr(_ <-chan struct{}, in *fuse.SetXAttrIn, attr string, d
 		return code
 	}
 	defer p.release()
-	if err := s.setxattr(n, p, name, data[:in.Size], in.Flags); err != nil {
+	value, err := n.vol.ids.xattrToFile(name, data[:in.Size])
+	if err != nil {
+		return statusOf(err)
+	}
+	if err := s.setxattr(n, p, name, value, in.Flags); err != nil {
 		return statusOf(err)
 	}
 	n.acl.Store(0)
@@ -185,6 +212,12 @@ func (s *Server) xattrNode(id uint64, change bool) (*inode, *pathFD, fuse.Status
 	p, err := s.hold(n)
 	if err != nil {
 		return nil, nil, statusOf(err)
+	}
+	if change {
+		if err := s.mapped(n.vol, p.fd, "", unix.EOVERFLOW); err != nil {
+			p.release()
+			return nil, nil, statusOf(err)
+		}
 	}
 	return n, p, fuse.OK
 }
