@@ -126,6 +126,7 @@ func defaults(l *specs.Linux) []rule {
 		{allow: true, kinds: []int32{unix.BPF_DEVCG_DEV_BLOCK}, major: anyNumber, minor: anyNumber, access: unix.BPF_DEVCG_ACC_MKNOD},
 		{allow: true, kinds: char, major: 136, minor: anyNumber, access: allAccess}, // /dev/pts/*
 		{allow: true, kinds: char, major: 5, minor: 2, access: allAccess},           // /dev/ptmx
+		{allow: true, kinds: char, major: 10, minor: 200, access: allAccess},        // /dev/net/tun
 	}
 	for _, d := range []struct {
 		path         string

@@ -91,9 +91,15 @@ func (m *monitor) startMachine(ctx context.Context) (*machine, error) {
 }
 
 // mayMakeDevices says whether device nodes may appear in the shared trees: the
-// workload has the capability for it, or its config leaves /dev in the rootfs.
+// workload has the capability for it, or its config leaves /dev in the rootfs, or
+// wants a device elsewhere.
 func mayMakeDevices(spec *specs.Spec) bool {
 	if p := spec.Process; p != nil && p.Capabilities != nil && slices.Contains(p.Capabilities.Bounding, "CAP_MKNOD") {
+		return true
+	}
+	if l := spec.Linux; l != nil && slices.ContainsFunc(l.Devices, func(d specs.LinuxDevice) bool {
+		return d.Type != "p" && !strings.HasPrefix(path.Clean(d.Path), "/dev/")
+	}) {
 		return true
 	}
 	return !slices.ContainsFunc(spec.Mounts, func(m specs.Mount) bool { return path.Clean(m.Destination) == "/dev" })
