@@ -167,6 +167,7 @@ func (a *app) runtime(c *cli.Context) *libvm.Runtime {
 	r := &libvm.Runtime{
 		Root: a.root, Log: a.log.Logger, LogFile: a.log.File(), LogJSON: a.log.JSON(), Debug: a.debug,
 		Kernel: c.String("kernel"), Backend: c.String("backend"), Inherited: a.inherited,
+		SystemdCgroup: c.Bool("systemd-cgroup"),
 	}
 	// The user wants to see the monitor's steps, too; but one that outlives the
 	// command must not hold the caller's stderr.

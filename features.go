@@ -95,9 +95,9 @@ func linuxFeatures() *features.Linux {
 		Namespaces:   bundle.Namespaces(),
 		Capabilities: bundle.Capabilities(),
 		Cgroup: &features.Cgroup{
-			V1: &no, V2: &yes, // in the guest
-			Systemd: &no, SystemdUser: &no,
-			Rdma: supports("linux.resources.rdma"),
+			V1: &yes, V2: &yes, // of the host; the guest has v2
+			Systemd: &yes, SystemdUser: &no,
+			Rdma: supports("linux.resources.rdma{}.hcaHandles"),
 		},
 		Seccomp: &features.Seccomp{
 			Enabled: &yes, Actions: seccomp.Actions(), Operators: seccomp.Operators(), Archs: seccomp.Archs(),

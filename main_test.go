@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"io"
 	"os"
 	"os/exec"
@@ -49,10 +50,22 @@ func TestScripts(t *testing.T) {
 		Setup: func(e *testscript.Env) error {
 			e.Setenv("GORACE", os.Getenv("GORACE"))
 			e.Setenv("RUNV_KERNEL", filepath.Join(e.WorkDir, "vmlinux"))
-			return os.WriteFile(filepath.Join(e.WorkDir, "vmlinux"), nil, 0o600)
+			return errors.Join(os.WriteFile(filepath.Join(e.WorkDir, "vmlinux"), nil, 0o600), ownCgroups(e.WorkDir))
 		},
 		Condition: func(cond string) (bool, error) { return cond == "root" && os.Geteuid() == 0, nil },
 	})
+}
+
+// ownCgroups gives the bundles in dir a cgroup of their own: the ids in scripts are
+// those of other tests, too.
+func ownCgroups(dir string) error {
+	configs, err := filepath.Glob(filepath.Join(dir, "*", "config.json"))
+	for _, path := range configs {
+		data, readErr := os.ReadFile(path)
+		own := `"linux":{"cgroupsPath":"/runv-` + strings.ReplaceAll(dir[1:], "/", "-") + `",`
+		err = errors.Join(err, readErr, os.WriteFile(path, []byte(strings.Replace(string(data), `"linux":{`, own, 1)), 0o600))
+	}
+	return err
 }
 
 func TestParseSignal(t *testing.T) {

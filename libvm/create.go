@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 	"time"
 
+	"runv/libvm/cgroup"
+	"runv/libvm/devfilter"
 	"runv/libvm/inherit"
 	"runv/libvm/monitor"
 	"runv/libvm/state"
@@ -50,6 +52,7 @@ type container struct {
 	pidFile string     // to remove on abort
 	bundle  *bundleConfig
 	pidfd   *os.File // connection that takes our pidfd; nil: none
+	cgroup  *cgroup.Group
 
 	warnings []string // about the bundle
 }
@@ -90,18 +93,24 @@ func (c *container) create(ctx context.Context, b *bundleConfig, o CreateOptions
 }
 
 // newContainer makes the state directory. Its first state names this process,
-// so that delete --force can end a create that hangs.
+// so that delete --force can end a create that hangs, and the cgroups that will be
+// made.
 func (r *Runtime) newContainer(b *bundleConfig, o CreateOptions) (*container, error) {
 	d, err := state.Create(r.Root, o.ID)
 	if err != nil {
 		return nil, err
 	}
 	c := &container{runtime: r, dir: d, bundle: b, warnings: b.warnings}
-	self, err := state.Self()
+	g, err := cgroup.New(o.ID, r.SystemdCgroup, b.spec)
+	var self state.Process
+	if err == nil {
+		c.cgroup = g
+		self, err = state.Self()
+	}
 	if err == nil {
 		public := c.public(state.Creating, self.PID)
 		public.Created = time.Now().UTC()
-		err = d.Save(state.State{Public: public, StartTime: self.StartTime})
+		err = d.Save(state.State{Public: public, StartTime: self.StartTime, Cgroup: g.Place()})
 	}
 	if err != nil {
 		return nil, errors.Join(err, c.abort(), d.Close())
@@ -126,12 +135,25 @@ func (c *container) start(ctx context.Context, b *bundleConfig, o CreateOptions,
 	mo.Stdin, mo.Stdout, mo.Stderr = os.Stdin, os.Stdout, os.Stderr
 	mo.ConsoleSocket = consoleSocket
 	mo.Hooks = c.creationHooks()
+	mo.Cgroup, mo.Started = c.cgroup.Place(), c.cgroup.Apply
 	m, err := c.runtime.startMonitor(ctx, mo)
 	if err != nil {
 		return cause(ctx, err)
 	}
 	c.monitor = m
-	return nil
+	return c.limit(b, &mo.Launch)
+}
+
+// limit sets the limits of the container's cgroup on the host: not before the VM
+// has come up, whose start is nothing of the workload's.
+func (c *container) limit(b *bundleConfig, l *monitor.Launch) error {
+	var devices cgroup.Devices
+	var err error
+	if devices.Program, devices.Lines, err = devfilter.CompileHost(b.spec.Linux); err != nil {
+		return err
+	}
+	ram, _ := l.Size(b.spec)
+	return c.cgroup.Set(b.spec.Linux.Resources, ram, devices)
 }
 
 // commit writes the pid file and lets the monitor outlive us.
@@ -166,6 +188,9 @@ func (c *container) abort() error {
 	var err error
 	if c.pidFile != "" {
 		err = os.Remove(c.pidFile)
+	}
+	if c.cgroup != nil {
+		err = errors.Join(err, cgroup.Remove(c.dir.ID(), c.cgroup.Place()))
 	}
 	if err := errors.Join(err, c.dir.Remove()); err != nil {
 		return err

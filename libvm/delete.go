@@ -4,11 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"time"
 
 	"golang.org/x/sys/unix"
 
+	"runv/libvm/cgroup"
 	"runv/libvm/ctl"
 	"runv/libvm/state"
 )
@@ -67,7 +67,13 @@ func (r *Runtime) remove(ctx context.Context, id string, force bool) error {
 	if err := endMonitor(ctx, d, s); err != nil {
 		return err
 	}
-	if err := removeCgroups(s.Cgroups); err != nil {
+	if force {
+		// A monitor whose creator was killed may still be at work on its end.
+		if err := cgroup.End(s.Cgroup); err != nil {
+			return err
+		}
+	}
+	if err := cgroup.Remove(id, s.Cgroup); err != nil {
 		return err
 	}
 	if err := d.Remove(); err != nil {
@@ -102,6 +108,11 @@ func findMonitor(ctx context.Context, d *state.Dir) state.State {
 		return s
 	}
 	s.PID, s.StartTime, s.Status = pid, p.StartTime, state.Running
+	limited, cancel := context.WithTimeout(ctx, graceTime)
+	defer cancel()
+	if s.Cgroup, err = c.Place(limited); err != nil {
+		s.Cgroup = state.Cgroup{} // it hangs, and will be killed
+	}
 	return s
 }
 
@@ -151,23 +162,4 @@ func endProcess(ctx context.Context, s state.State, grace time.Duration) error {
 		err = errors.New("container init still running")
 	}
 	return err
-}
-
-// removeCgroups removes cgroups that were made for a container; it is empty by
-// now, but the kernel may need a moment to see that.
-func removeCgroups(paths []string) error {
-	for _, path := range paths {
-		end := time.Now().Add(graceTime)
-		for {
-			err := unix.Rmdir(path)
-			if err == nil || err == unix.ENOENT {
-				break
-			}
-			if err != unix.EBUSY || time.Now().After(end) {
-				return &os.PathError{Op: "remove cgroup", Path: path, Err: err}
-			}
-			time.Sleep(10 * time.Millisecond) // rmdir is the only way to ask
-		}
-	}
-	return nil
 }

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -82,10 +83,14 @@ func bundleOf(t *testing.T, change func(*specs.Spec), args ...string) string {
 		Version: specs.Version,
 		Root:    &specs.Root{Path: "rootfs"},
 		Process: &specs.Process{Cwd: "/", Args: args, Env: []string{"PATH=" + os.Getenv("PATH")}},
-		Linux: &specs.Linux{Namespaces: []specs.LinuxNamespace{
-			{Type: specs.MountNamespace}, {Type: specs.PIDNamespace}, {Type: specs.IPCNamespace}, {Type: specs.UTSNamespace},
-			{Type: specs.NetworkNamespace},
-		}},
+		Linux: &specs.Linux{
+			Namespaces: []specs.LinuxNamespace{
+				{Type: specs.MountNamespace}, {Type: specs.PIDNamespace}, {Type: specs.IPCNamespace}, {Type: specs.UTSNamespace},
+				{Type: specs.NetworkNamespace},
+			},
+			// The ids are those of other tests, too.
+			CgroupsPath: "/runv-" + strings.ReplaceAll(dir[1:], "/", "-"),
+		},
 	}
 	if change != nil {
 		change(&spec)

@@ -35,7 +35,8 @@ func TestRunForeground(t *testing.T) {
 func TestRunForwardsSignals(t *testing.T) {
 	r, ctx := testRuntime(t), testContext(t)
 	ready := filepath.Join(t.TempDir(), "ready")
-	b := bundleOf(t, nil, "sh", "-c", `trap "exit 42" TERM; touch `+ready+`; while :; do sleep 0.01; done`)
+	// What comes before run has heard of the start ends run itself.
+	b := bundleOf(t, nil, "sh", "-c", `trap "exit 42" TERM; sleep 0.3; touch `+ready+`; while :; do sleep 0.01; done`)
 	type result struct {
 		status int
 		err    error
@@ -52,6 +53,6 @@ func TestRunForwardsSignals(t *testing.T) {
 		}
 	}
 	if got := <-done; got.err != nil || got.status != 42 {
-		t.Errorf("got %+v", got)
+		t.Errorf("got %+v (%v)", got, got.err)
 	}
 }

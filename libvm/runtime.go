@@ -31,6 +31,8 @@ type Runtime struct {
 	Debug   bool         // whether monitors log their steps
 	Kernel  string       // --kernel
 	Backend string       // --backend
+	// SystemdCgroup has systemd make the cgroups of new containers.
+	SystemdCgroup bool
 	// Inherited is how many files behind stdio the caller left open; inherit.Open.
 	Inherited int
 

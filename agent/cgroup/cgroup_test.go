@@ -46,7 +46,11 @@ func TestSettings(t *testing.T) {
 		{"unified", &specs.LinuxResources{Unified: map[string]string{"memory.high": "5", "cpu.weight": "3"}},
 			"cpu.weight=3 memory.high=5", ""},
 		{"unified elsewhere", &specs.LinuxResources{Unified: map[string]string{"../memory.high": "5"}},
-			"", `linux.resources.unified: "../memory.high" is not a file name of a cgroup`},
+			"", `unified resource "../memory.high" must be a file name (no slashes)`},
+		{"unified without controller", &specs.LinuxResources{Unified: map[string]string{"tasks": "5"}},
+			"", `unified resource "tasks" must be in the form CONTROLLER.PARAMETER`},
+		{"weight", &specs.LinuxResources{BlockIO: &specs.LinuxBlockIO{Weight: ptr[uint16](500)}},
+			"io.bfq.weight=500 io.weight=4950", ""},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

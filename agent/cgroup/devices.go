@@ -39,13 +39,16 @@ type progAttach struct {
 // AttachDevices makes a program of type BPF_PROG_TYPE_CGROUP_DEVICE decide which
 // devices the cgroup's processes may make and open. prog is an array of
 // struct bpf_insn.
-func (g *Group) AttachDevices(prog []byte) error {
+func (g *Group) AttachDevices(prog []byte) error { return AttachDevices(g.dir, prog) }
+
+// AttachDevices is the same for the cgroup whose directory is at path.
+func AttachDevices(path string, prog []byte) error {
 	if len(prog) == 0 || len(prog)%sizeofInsn != 0 {
 		return fmt.Errorf("device filter of %d bytes", len(prog))
 	}
-	dir, err := unix.Open(g.dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	dir, err := unix.Open(path, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return &os.PathError{Op: "open", Path: g.dir, Err: err}
+		return &os.PathError{Op: "open", Path: path, Err: err}
 	}
 	defer unix.Close(dir)
 	fd, err := loadProg(unix.BPF_PROG_TYPE_CGROUP_DEVICE, prog)

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"math"
 	"os"
+	"slices"
 	"sort"
 	"strconv"
 	"strings"
@@ -24,23 +25,41 @@ type setting struct {
 }
 
 // Apply writes the limits of linux.resources. Devices are a BPF program
-// (AttachDevices); blockIO and network name devices of the host, and are its
-// business.
+// (AttachDevices); the rest of blockIO, network and rdma name devices of the host,
+// and are its business.
 func (g *Group) Apply(r *specs.LinuxResources) error {
 	list, err := settings(r)
 	if err != nil {
 		return err
 	}
 	for _, s := range list {
-		err := os.WriteFile(g.dir+"/"+s.file, []byte(s.value), 0)
-		if s.missingOK && errors.Is(err, fs.ErrNotExist) {
-			continue
-		}
-		if err != nil {
-			return fmt.Errorf("linux.resources.%s: write %q: %w", s.field, s.value, err)
+		if err := g.write(s); err != nil {
+			return err
 		}
 	}
 	return nil
+}
+
+func (g *Group) write(s setting) error {
+	err := os.WriteFile(g.dir+"/"+s.file, []byte(s.value), 0)
+	missing := errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) // os.WriteFile would create it
+	switch {
+	case err == nil || s.missingOK && missing:
+		return nil
+	case missing && strings.HasPrefix(s.field, "unified."):
+		// The words are runc's.
+		if controller, _, _ := strings.Cut(s.file, "."); !g.has(controller) {
+			return fmt.Errorf("unified resource %q can't be set: controller %q not available", s.file, controller)
+		}
+		return fmt.Errorf("unable to set unified resource %q: %w", s.file, err)
+	}
+	return fmt.Errorf("linux.resources.%s: write %q: %w", s.field, s.value, err)
+}
+
+// has says whether the cgroup has a controller.
+func (g *Group) has(controller string) bool {
+	b, err := os.ReadFile(g.dir + "/cgroup.controllers")
+	return err == nil && (controller == "cgroup" || slices.Contains(strings.Fields(string(b)), controller))
 }
 
 func settings(r *specs.LinuxResources) ([]setting, error) {
@@ -59,6 +78,12 @@ func settings(r *specs.LinuxResources) ([]setting, error) {
 	if p := r.Pids; p != nil && p.Limit != nil && *p.Limit != 0 {
 		list = append(list, setting{field: "pids.limit", file: "pids.max", value: limit(*p.Limit)})
 	}
+	if b := r.BlockIO; b != nil && deref(b.Weight) != 0 {
+		// Of either, and only if the guest has a disk.
+		list = append(list,
+			setting{"blockIO.weight", "io.bfq.weight", strconv.Itoa(int(*b.Weight)), true},
+			setting{"blockIO.weight", "io.weight", strconv.Itoa(ioWeight(*b.Weight)), true})
+	}
 	for _, h := range r.HugepageLimits {
 		if strings.ContainsAny(h.Pagesize, "/ ") {
 			return nil, fmt.Errorf("linux.resources.hugepageLimits: page size %q", h.Pagesize)
@@ -73,8 +98,12 @@ func settings(r *specs.LinuxResources) ([]setting, error) {
 	}
 	sort.Strings(keys)
 	for _, k := range keys {
-		if strings.Contains(k, "/") || !strings.Contains(k, ".") {
-			return nil, fmt.Errorf("linux.resources.unified: %q is not a file name of a cgroup", k)
+		// The words are runc's.
+		if strings.Contains(k, "/") {
+			return nil, fmt.Errorf("unified resource %q must be a file name (no slashes)", k)
+		}
+		if !strings.Contains(k, ".") {
+			return nil, fmt.Errorf("unified resource %q must be in the form CONTROLLER.PARAMETER", k)
 		}
 		list = append(list, setting{field: "unified." + k, file: k, value: r.Unified[k]})
 	}
@@ -179,6 +208,10 @@ func weight(shares uint64) uint64 {
 	l := math.Log2(float64(shares))
 	return uint64(math.Ceil(math.Pow(10, (l*l+125*l)/612.0-7.0/34.0)))
 }
+
+// ioWeight turns a weight of version 1, 10 to 1000, into one of version 2, 1 to
+// 10000: the line of opencontainers/cgroups v0.1.0.
+func ioWeight(w uint16) int { return 1 + (max(int(w), 10)-10)*9999/990 }
 
 func deref[T any](p *T) T {
 	if p == nil {

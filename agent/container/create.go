@@ -160,9 +160,6 @@ func (c *Container) makeGroup(filter []byte) error {
 	if c.group, err = cgroup.Create(c.m.CgroupRoot, path); err != nil {
 		return err
 	}
-	if err := c.group.Apply(c.spec.Linux.Resources); err != nil {
-		return err
-	}
 	if len(filter) > 0 {
 		return c.group.AttachDevices(filter)
 	}
@@ -254,5 +251,9 @@ func (c *Container) prepare(terminal bool) error {
 	if err := task.SetScheduler(pid, p.Scheduler); err != nil {
 		return err
 	}
-	return task.SetLimits(pid, p.Rlimits)
+	if err := task.SetLimits(pid, p.Rlimits); err != nil {
+		return err
+	}
+	// Last: they are the workload's, and may be less than it takes to set it up.
+	return c.group.Apply(c.spec.Linux.Resources)
 }

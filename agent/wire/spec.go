@@ -208,6 +208,7 @@ func resources(c *Coder, r *specs.LinuxResources) {
 		Pointer(c, &p.Idle, Number)
 	})
 	Pointer(c, &r.Pids, func(c *Coder, p *specs.LinuxPids) { Pointer(c, &p.Limit, Number) })
+	Pointer(c, &r.BlockIO, func(c *Coder, b *specs.LinuxBlockIO) { Pointer(c, &b.Weight, Number) })
 	Slice(c, &r.HugepageLimits, func(c *Coder, l *specs.LinuxHugepageLimit) {
 		String(c, &l.Pagesize)
 		Number(c, &l.Limit)

@@ -12,9 +12,11 @@ import (
 var unknown = map[string]bool{
 	"Process.CommandLine": true, "Process.ApparmorProfile": true, "Process.SelinuxLabel": true,
 	"User.Username": true, "Root.Path": true,
-	"LinuxResources.Devices": true, "LinuxResources.BlockIO": true, "LinuxResources.Network": true,
-	"LinuxResources.Rdma": true,
-	"LinuxMemory.Kernel":  true, "LinuxMemory.KernelTCP": true, "LinuxMemory.Swappiness": true,
+	"LinuxResources.Devices": true, "LinuxResources.Network": true,
+	"LinuxResources.Rdma": true, "LinuxBlockIO.LeafWeight": true, "LinuxBlockIO.WeightDevice": true,
+	"LinuxBlockIO.ThrottleReadBpsDevice": true, "LinuxBlockIO.ThrottleWriteBpsDevice": true,
+	"LinuxBlockIO.ThrottleReadIOPSDevice": true, "LinuxBlockIO.ThrottleWriteIOPSDevice": true,
+	"LinuxMemory.Kernel": true, "LinuxMemory.KernelTCP": true, "LinuxMemory.Swappiness": true,
 	"LinuxMemory.DisableOOMKiller": true, "LinuxMemory.UseHierarchy": true, "LinuxMemory.CheckBeforeUpdate": true,
 }
 
@@ -47,7 +49,7 @@ func fill(v reflect.Value, n *int) {
 		v.SetInt(-int64(*n))
 	case reflect.Uint64:
 		v.SetUint(uint64(*n) << 40)
-	case reflect.Uint, reflect.Uint8, reflect.Uint32:
+	case reflect.Uint, reflect.Uint8, reflect.Uint16, reflect.Uint32:
 		v.SetUint(uint64(*n))
 	default:
 		panic(v.Type().String())

@@ -125,7 +125,7 @@ func TestWarnings(t *testing.T) {
 	text := strings.Replace(config(t, ""), `"cwd": "/"`, `"cwd": "/",
 		"capabilities": {"bounding": ["CAP_KILL", "CAP_FOO", "CHOWN"], "ambient": ["CAP_FOO"]}`, 1)
 	text = strings.Replace(text, `"1.3.0"`, `"1.4.0"`, 1)
-	text = strings.Replace(text, `"resources": {`, `"resources": {"memory": {"swappiness": 0, "kernel": 5},`, 1)
+	text = strings.Replace(text, `"resources": {`, `"resources": {"memory": {"disableOOMKiller": true, "kernel": 5},`, 1)
 	b, err := load(t, text)
 	if err != nil {
 		t.Fatal(err)
@@ -133,7 +133,7 @@ func TestWarnings(t *testing.T) {
 	for _, want := range []string{
 		"ociVersion 1.4.0 is newer than 1.3.0",
 		"ignoring unknown or unavailable capabilities: [CAP_FOO CHOWN]",
-		"Kernel memory settings are ignored", "memory.swappiness is not applied",
+		"Kernel memory settings are ignored", "memory.disableOOMKiller is not applied",
 	} {
 		if !slices.ContainsFunc(b.Warnings, func(w string) bool { return strings.Contains(w, want) }) {
 			t.Errorf("no warning with %q in %q", want, b.Warnings)

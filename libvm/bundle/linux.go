@@ -206,8 +206,8 @@ func (b *Bundle) warnIgnored() error {
 		if deref(m.Kernel) != 0 || deref(m.KernelTCP) != 0 {
 			b.warn("Kernel memory settings are ignored and will be removed")
 		}
-		if m.Swappiness != nil {
-			b.warn("linux.resources.memory.swappiness is not applied: the guest has no swap")
+		if deref(m.DisableOOMKiller) {
+			b.warn("linux.resources.memory.disableOOMKiller is not applied in the guest, whose cgroup v2 has no such switch")
 		}
 	}
 	return nil

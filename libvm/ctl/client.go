@@ -47,6 +47,16 @@ func (c *Client) MonitorPID() (int, error) {
 	return int(cred.Pid), nil
 }
 
+// Place is where the container is in the host's cgroups; for one whose state file
+// is lost.
+func (c *Client) Place(ctx context.Context) (state.Cgroup, error) {
+	m, err := c.call(ctx, message{Type: typePlace})
+	if err != nil || m.Cgroup == nil {
+		return state.Cgroup{}, err
+	}
+	return *m.Cgroup, nil
+}
+
 // Start lets the workload exec.
 func (c *Client) Start(ctx context.Context) error {
 	_, err := c.call(ctx, message{Type: typeStart})

@@ -37,6 +37,9 @@ func TestCalls(t *testing.T) {
 	if err := c.Resume(ctx); !errors.Is(err, state.ErrNotPaused) {
 		t.Errorf("resume: got %v", err)
 	}
+	if place, err := c.Place(ctx); err != nil || place.Path != "/x" || len(place.Made) != 1 {
+		t.Errorf("place: got %+v, %v", place, err)
+	}
 	ps, err := c.Processes(ctx)
 	if err != nil {
 		t.Fatal(err)

@@ -57,6 +57,10 @@ func (f *fake) Pause(context.Context) error {
 
 func (f *fake) Resume(context.Context) error { return state.ErrNotPaused }
 
+func (f *fake) Place() state.Cgroup {
+	return state.Cgroup{Path: "/x", Made: []string{"/sys/fs/cgroup/x"}}
+}
+
 func (f *fake) Processes(context.Context) ([]Process, error) {
 	return []Process{{PID: 300, ContainerPID: 1, UID: 5, Comm: "sh", Args: "sh -c x"}}, nil
 }

@@ -35,6 +35,8 @@ type Handler interface {
 	Exec(ctx context.Context, r ExecRequest) (ExecSession, error)
 	// Processes lists the processes of the container.
 	Processes(ctx context.Context) ([]Process, error)
+	// Place is where the container is in the host's cgroups.
+	Place() state.Cgroup
 }
 
 // ExecRequest says what to run. The files belong to the handler, whatever it
@@ -170,6 +172,9 @@ func serveConn(ctx, calls context.Context, c *net.UnixConn, h Handler) {
 			err = h.Pause(calls)
 		case typeResume:
 			err = h.Resume(calls)
+		case typePlace:
+			place := h.Place()
+			answer.Cgroup = &place
 		case typeProcesses:
 			answer.Processes, err = h.Processes(calls)
 		default:

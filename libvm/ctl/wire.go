@@ -49,6 +49,7 @@ const (
 	typeResume    = "resume"
 	typeExec      = "exec"
 	typeResize    = "resize"
+	typePlace     = "place"
 	typeOK        = "ok"
 	typeError     = "error"
 	typeExit      = "exit"
@@ -68,6 +69,7 @@ type message struct {
 	Status    int              `json:"status,omitempty"`    // exit status, or 128 + signal
 	Error     string           `json:"error,omitempty"`     // one line
 	Processes []Process        `json:"processes,omitempty"` // in order of pid
+	Cgroup    *state.Cgroup    `json:"cgroup,omitempty"`    // the container's on the host
 }
 
 // Process is a process in the guest.

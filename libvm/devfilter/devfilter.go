@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"strconv"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
@@ -34,18 +35,42 @@ const allAccess = unix.BPF_DEVCG_ACC_MKNOD | unix.BPF_DEVCG_ACC_READ | unix.BPF_
 // Compile gives the program, an array of struct bpf_insn in the byte order of
 // x86-64, or nil if the container may use every device. A nil l has no list.
 func Compile(l *specs.Linux) ([]byte, error) {
-	var rules []rule
+	rules, rest, err := list(l, nil)
+	if err != nil {
+		return nil, err
+	}
+	return program(rules, rest), nil
+}
+
+// CompileHost gives what the container's processes on the host, the monitor and
+// its VM, may use: the same, and the devices that a VM is made with. program is as
+// Compile's; lines are what is written to devices.allow ("+…") and devices.deny
+// ("-…") of a new group of cgroup v1, one after the other.
+func CompileHost(l *specs.Linux) (prog []byte, lines []string, err error) {
+	rules, rest, err := list(l, hostDevices())
+	if err != nil {
+		return nil, nil, err
+	}
+	lines = append(lines, map[bool]string{true: "+a", false: "-a"}[rest])
+	for _, r := range rules {
+		lines = append(lines, r.lines()...)
+	}
+	return program(rules, rest), lines, nil
+}
+
+// list is the rules of l and those that follow it, without those that change
+// nothing, and what becomes of a device that none of them names.
+func list(l *specs.Linux, more []rule) (rules []rule, rest bool, err error) {
 	if l != nil && l.Resources != nil {
 		for i, d := range l.Resources.Devices {
 			r, err := parse(d)
 			if err != nil {
-				return nil, fmt.Errorf("linux.resources.devices[%d]: %w", i, err)
+				return nil, false, fmt.Errorf("linux.resources.devices[%d]: %w", i, err)
 			}
 			rules = append(rules, r)
 		}
 	}
-	rules = append(rules, defaults(l)...)
-	rest := false // what no rule names
+	rules = append(append(rules, defaults(l)...), more...)
 	// A rule for everything hides all before it.
 	for i, r := range slices.Backward(rules) {
 		if r.everything() {
@@ -53,10 +78,54 @@ func Compile(l *specs.Linux) ([]byte, error) {
 			break
 		}
 	}
+	return rules, rest, nil
+}
+
+// program is nil if it would allow everything.
+func program(rules []rule, rest bool) []byte {
 	if rest && !slices.ContainsFunc(rules, func(r rule) bool { return !r.allow }) {
-		return nil, nil
+		return nil
 	}
-	return encode(assemble(rules, rest)), nil
+	return encode(assemble(rules, rest))
+}
+
+// hostDevices are those with which a VM is made: /dev/kvm and /dev/net/tun.
+func hostDevices() []rule {
+	char := []int32{unix.BPF_DEVCG_DEV_CHAR}
+	const misc, kvm, tun = 10, 232, 200
+	return []rule{
+		{allow: true, kinds: char, major: misc, minor: kvm, access: allAccess},
+		{allow: true, kinds: char, major: misc, minor: tun, access: allAccess},
+	}
+}
+
+// lines is a rule in the words of cgroup v1 (Documentation/admin-guide/cgroup-v1/devices.rst).
+func (r rule) lines() []string {
+	if r.everything() {
+		return []string{map[bool]string{true: "+a", false: "-a"}[r.allow]}
+	}
+	sign := map[bool]string{true: "+", false: "-"}[r.allow]
+	id := func(n int64) string {
+		if n == anyNumber {
+			return "*"
+		}
+		return strconv.FormatInt(n, 10)
+	}
+	access := ""
+	for _, a := range []struct {
+		bit  int32
+		word string
+	}{{unix.BPF_DEVCG_ACC_READ, "r"}, {unix.BPF_DEVCG_ACC_WRITE, "w"}, {unix.BPF_DEVCG_ACC_MKNOD, "m"}} {
+		if r.access&a.bit != 0 {
+			access += a.word
+		}
+	}
+	var out []string
+	for _, k := range r.kinds {
+		kind := map[int32]string{unix.BPF_DEVCG_DEV_BLOCK: "b", unix.BPF_DEVCG_DEV_CHAR: "c"}[k]
+		out = append(out, sign+kind+" "+id(r.major)+":"+id(r.minor)+" "+access)
+	}
+	return out
 }
 
 // everything says whether the rule is about every device and access.

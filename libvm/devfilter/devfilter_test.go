@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"encoding/json"
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 	"unsafe"
@@ -223,4 +224,32 @@ func FuzzCompile(f *testing.F) {
 			}
 		}
 	})
+}
+
+func TestCompileHost(t *testing.T) {
+	n := func(v int64) *int64 { return &v }
+	defaults := []string{"+c *:* m", "+b *:* m", "+c 136:* rwm", "+c 5:2 rwm", "+c 1:3 rwm", "+c 1:5 rwm", "+c 1:7 rwm",
+		"+c 1:8 rwm", "+c 1:9 rwm", "+c 5:0 rwm", "+c 10:232 rwm", "+c 10:200 rwm"}
+	for _, tt := range []struct {
+		name  string
+		rules []specs.LinuxDeviceCgroup
+		want  []string // before the defaults
+	}{
+		{"none", nil, []string{"-a"}},
+		{"in order", []specs.LinuxDeviceCgroup{
+			{Access: "rwm"}, {Allow: true, Type: "c", Major: n(10), Minor: n(229), Access: "rwm"}, {Allow: true, Type: "b", Major: n(8), Access: "r"},
+		}, []string{"-a", "+c 10:229 rwm", "+b 8:* r"}},
+		{"all but one", []specs.LinuxDeviceCgroup{
+			{Type: "c", Major: n(1), Access: "r"}, {Allow: true, Type: "a", Access: "rwm"}, {Type: "b", Major: n(8), Minor: n(0), Access: "w"},
+		}, []string{"+a", "-b 8:0 w"}},
+		{"both types", []specs.LinuxDeviceCgroup{{Allow: true, Major: n(7), Access: "rw"}}, []string{"-a", "+b 7:* rw", "+c 7:* rw"}},
+	} {
+		prog, lines, err := CompileHost(&specs.Linux{Resources: &specs.LinuxResources{Devices: tt.rules}})
+		if err != nil || len(prog) == 0 {
+			t.Errorf("%s: %d bytes, %v", tt.name, len(prog), err)
+		}
+		if want := append(slices.Clone(tt.want), defaults...); !slices.Equal(lines, want) {
+			t.Errorf("%s: got %q, want %q", tt.name, lines, want)
+		}
+	}
 }

@@ -132,7 +132,7 @@ func (m *fake) save(s state.Status) error {
 			Version: specs.Version, ID: m.launch.ID, PID: self.PID, Status: s, Bundle: m.launch.Bundle,
 			Rootfs: m.launch.Rootfs, Created: time.Now().UTC(), Annotations: m.spec.Annotations,
 		},
-		StartTime: self.StartTime,
+		StartTime: self.StartTime, Cgroup: m.launch.Cgroup, Resources: m.spec.Linux.Resources,
 	})
 }
 
@@ -183,6 +183,8 @@ func exitStatus(cmd *exec.Cmd) int {
 	}
 	return ws.ExitStatus()
 }
+
+func (m *fake) Place() state.Cgroup { return m.launch.Cgroup }
 
 func (m *fake) Signal(_ context.Context, sig int, _ bool) error {
 	m.mu.Lock()

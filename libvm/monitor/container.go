@@ -30,16 +30,19 @@ type container struct {
 	self    state.Process // the monitor, as the host knows it
 	created time.Time
 	relay   *relay
+	ram     uint64 // of the VM, bytes
 
 	starting sync.Mutex // one Start, Pause or Resume at a time
 	vcpus    stopper
 	paused   state.Status // what it was before it was paused
 	killed   sync.Once    // by a SIGKILL
 
-	mu       sync.Mutex
-	status   state.Status
-	sessions map[*session]bool
-	nextExec int
+	mu     sync.Mutex
+	status state.Status
+	// resources are the limits that hold now.
+	resources *specs.LinuxResources
+	sessions  map[*session]bool
+	nextExec  int
 }
 
 var _ ctl.Handler = (*container)(nil)
@@ -135,7 +138,8 @@ func (c *container) createRequest() (*api.CreateContainerRequest, error) {
 	if err != nil {
 		return nil, err
 	}
-	req := &api.CreateContainerRequest{Id: m.launch.ID, Spec: wire.MarshalSpec(&m.spec, hookState), Stdio: c.relay.stdio(), NoNewKeyring: m.launch.NoNewKeyring}
+	spec := wire.MarshalSpec(guestSpec(&m.spec), hookState)
+	req := &api.CreateContainerRequest{Id: m.launch.ID, Spec: spec, Stdio: c.relay.stdio(), NoNewKeyring: m.launch.NoNewKeyring}
 	for _, t := range m.view.Trees {
 		tree := &api.Tree{Mount: int32(t.Mount)}
 		switch n := t.Node; {
@@ -157,6 +161,27 @@ func (c *container) createRequest() (*api.CreateContainerRequest, error) {
 		}
 	}
 	return req, nil
+}
+
+// guestSpec is a spec without what is the host's business alone.
+func guestSpec(s *specs.Spec) *specs.Spec {
+	if s.Linux == nil || s.Linux.Resources == nil {
+		return s
+	}
+	out, l := *s, *s.Linux
+	l.Resources, out.Linux = guestResources(l.Resources), &l
+	return &out
+}
+
+// guestResources are the limits as the guest takes them: it has as many processors
+// as it may use of the host's, with numbers of their own.
+func guestResources(r *specs.LinuxResources) *specs.LinuxResources {
+	if r == nil || r.CPU == nil {
+		return r
+	}
+	out, c := *r, *r.CPU
+	c.Cpus, c.Mems, out.CPU = "", "", &c
+	return &out
 }
 
 // compileSeccomp returns the program and flags of seccomp(2) for a profile.
@@ -182,7 +207,10 @@ func (c *container) save(s state.Status) error {
 	c.status = s
 	public := m.public(s, c.self.PID)
 	public.Created = c.created
-	return m.state.Save(state.State{Public: public, StartTime: c.self.StartTime, Hooks: lateHooks(m.spec.Hooks)})
+	return m.state.Save(state.State{
+		Public: public, StartTime: c.self.StartTime, Hooks: lateHooks(m.spec.Hooks),
+		Cgroup: m.launch.Cgroup, Memory: c.ram, Resources: c.resources,
+	})
 }
 
 // public is what everybody may know of the container, with its pid.
@@ -225,6 +253,9 @@ func (c *container) Start(ctx context.Context) error {
 	}
 	return nil
 }
+
+// Place is where the container is in the host's cgroups.
+func (c *container) Place() state.Cgroup { return c.monitor.launch.Cgroup }
 
 // Processes lists what runs in the container.
 func (c *container) Processes(ctx context.Context) ([]ctl.Process, error) {

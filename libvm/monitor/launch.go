@@ -29,11 +29,14 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
 	"runv/libvm/config"
 	"runv/libvm/inherit"
+	"runv/libvm/state"
 	"runv/libvm/tty"
+	"runv/libvm/vm"
 )
 
 // Command is the hidden command under which runv runs as a monitor.
@@ -57,8 +60,15 @@ type Launch struct {
 	NoNewKeyring bool // --no-new-keyring
 	Hooked       bool // the creator says when its hooks have run; Start fills it in
 
+	Cgroup state.Cgroup // where the monitor is on the host
+
 	Extra  []inherit.Access // of the inherited files that are the workload's; Start fills it in
 	NoFile unix.Rlimit      // open files of the caller; Start fills it in
+}
+
+// Size returns the RAM, in bytes, and the number of vCPUs of the VM for a spec.
+func (l *Launch) Size(spec *specs.Spec) (memory uint64, cpus int) {
+	return vm.Size(spec, uint64(l.Config.Memory)*vm.MiB, l.Config.CPUs)
 }
 
 // Options is what Start needs.
@@ -80,6 +90,9 @@ type Options struct {
 	// Hooks runs what the host has to run when the container's namespaces exist
 	// and nothing is in them yet; pid is the container's. nil for nothing.
 	Hooks func(ctx context.Context, pid int) error
+	// Started is called with the monitor's pid before it does anything; nil for
+	// nothing.
+	Started func(pid int) error
 }
 
 // The monitor's inherited descriptors; the optional ones follow in this order.
@@ -116,7 +129,13 @@ func Start(ctx context.Context, o Options) (*Process, error) {
 		return nil, err
 	}
 	stop := context.AfterFunc(ctx, func() { p.sock.Close() })
-	err = p.handshake(ctx, &o)
+	// The monitor does nothing before it has its launch.
+	if o.Started != nil {
+		err = o.Started(p.Pid())
+	}
+	if err == nil {
+		err = p.handshake(ctx, &o)
+	}
 	if !stop() {
 		err = ctx.Err()
 	}

@@ -124,7 +124,7 @@ func (m *monitor) vmConfig() (vm.Config, error) {
 	if err != nil {
 		return vm.Config{}, err
 	}
-	memory, cpus := vm.Size(&m.spec, uint64(c.Memory)*vm.MiB, c.CPUs)
+	memory, cpus := m.launch.Size(&m.spec)
 	m.log.Debug("guest kernel", "path", m.launch.Kernel, "format", image.Format.String(), "release", image.Release, "modules", len(modules))
 	return vm.Config{
 		Kernel: m.launch.Kernel, Initrd: initrd, Memory: memory, CPUs: cpus,

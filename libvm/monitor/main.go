@@ -16,6 +16,7 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
+	"runv/libvm/cgroup"
 	"runv/libvm/ctl"
 	"runv/libvm/hostfs"
 	"runv/libvm/inherit"
@@ -43,6 +44,7 @@ type monitor struct {
 	log    *slog.Logger
 
 	state   *state.Dir
+	exit    *cgroup.Exit // until the container is committed
 	control *net.UnixListener
 	stdio   files
 	console *os.File // the connection to the console socket, until it was used
@@ -87,6 +89,7 @@ func Main() int {
 		m.fail(ctx, err)
 		return statusFailed
 	}
+	m.exit.Close()
 	status := m.serve(ctx)
 	m.close()
 	return status
@@ -101,7 +104,7 @@ func (m *monitor) fail(ctx context.Context, cause error) {
 		m.machine.vm.Close() //nolint:errcheck // before the id is free for another one
 	}
 	if gone && m.state != nil {
-		if err := m.state.Remove(); err != nil {
+		if err := errors.Join(m.exit.Leave(), m.state.Remove()); err != nil {
 			m.log.Error("remove the state", "error", err)
 		}
 	}
@@ -284,6 +287,9 @@ func (m *monitor) openState(context.Context) error {
 		return fmt.Errorf("state directory: %w", err)
 	}
 	m.state = state.FromFiles(root, dir, m.launch.ID)
+	if m.exit, err = cgroup.OpenExit(m.launch.Cgroup); err != nil {
+		return err
+	}
 	m.control, err = ctl.Listen(dir)
 	return err
 }
@@ -329,7 +335,8 @@ func (m *monitor) prepareView(ctx context.Context) (err error) {
 	if err := m.view.Pivot(); err != nil {
 		return err
 	}
-	m.container = &container{monitor: m, self: self, vcpus: stopper{vm: m.machine.vm}, sessions: map[*session]bool{}}
+	ram, _ := m.launch.Size(&m.spec)
+	m.container = &container{monitor: m, self: self, ram: ram, resources: m.spec.Linux.Resources, vcpus: stopper{vm: m.machine.vm}, sessions: map[*session]bool{}}
 	return dropCapabilities(kept | forConfine)
 }
 
@@ -351,7 +358,7 @@ func idRanges(m []specs.LinuxIDMapping) []passthrough.IDRange {
 }
 
 func (m *monitor) awaitAgent(ctx context.Context) error {
-	_, cpus := m.size()
+	_, cpus := m.launch.Size(&m.spec)
 	limit := time.Duration(m.launch.Config.BootLimit) * time.Second
 	if err := m.machine.awaitAgent(ctx, limit*time.Duration(min(cpus, onlineCPUs()))); err != nil {
 		return err

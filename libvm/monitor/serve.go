@@ -24,11 +24,6 @@ func entropy() []byte {
 	return b
 }
 
-// size is the VM's, as vmConfig computed it.
-func (m *monitor) size() (memory uint64, cpus int) {
-	return vm.Size(&m.spec, uint64(m.launch.Config.Memory)*vm.MiB, m.launch.Config.CPUs)
-}
-
 // serve answers the commands and passes signals on until the workload has
 // ended, and returns its status.
 func (m *monitor) serve(ctx context.Context) int {

@@ -71,12 +71,25 @@ type State struct {
 	// (proc(5), /proc/pid/stat field 22): PID with another start time is a
 	// stranger. 0: not known.
 	StartTime uint64 `json:"startTime,omitempty"`
-	// Cgroups are the absolute paths of the host cgroups that were made for
-	// the container; delete removes them.
-	Cgroups []string `json:"cgroups,omitempty"`
 	// Hooks are those that are yet to be run: poststart and poststop. The bundle
 	// may be gone, or another one, by then.
 	Hooks *specs.Hooks `json:"hooks,omitempty"`
+	// Cgroup is the container's place in the host's cgroups.
+	Cgroup Cgroup `json:"cgroup,omitzero"`
+	// Memory is the VM's RAM, in bytes.
+	Memory uint64 `json:"memory,omitempty"`
+	// Resources are the limits of config.json, with what update has changed.
+	Resources *specs.LinuxResources `json:"resources,omitempty"`
+}
+
+// Cgroup is a place in the host's cgroups.
+type Cgroup struct {
+	Path    string `json:"path,omitempty"`    // linux.cgroupsPath
+	Systemd bool   `json:"systemd,omitempty"` // made by systemd
+	// Paths are the absolute paths by controller (cgroup v1), or that of "" (v2).
+	Paths map[string]string `json:"paths,omitempty"`
+	// Made are those of them that were made for the container; delete removes them.
+	Made []string `json:"made,omitempty"`
 }
 
 // maxFile bounds state.json, which a damaged disk could make any size.

@@ -28,7 +28,7 @@ func sample(id string) State {
 			Created: time.Date(2026, 11, 23, 1, 2, 3, 4, time.UTC), Annotations: map[string]string{"a": "b"},
 		},
 		StartTime: self.StartTime,
-		Cgroups:   []string{"/sys/fs/cgroup/x"},
+		Cgroup:    Cgroup{Path: "/x", Paths: map[string]string{"": "/sys/fs/cgroup/x"}, Made: []string{"/sys/fs/cgroup/x"}},
 	}
 }
 

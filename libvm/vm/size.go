@@ -2,6 +2,8 @@ package vm
 
 import (
 	"runtime"
+	"strconv"
+	"strings"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 )
@@ -22,13 +24,43 @@ func Size(spec *specs.Spec, memory uint64, cpus int) (uint64, int) {
 		limit := uint64(*r.Memory.Limit)
 		memory = max((limit+Overhead+limit/64+MiB-1)/MiB*MiB, MinMemory)
 	}
+	if c := r.CPU; c != nil {
+		if n := countCPUs(c.Cpus); n > 0 {
+			cpus = min(n, runtime.NumCPU(), MaxCPUs)
+		}
+	}
 	if c := r.CPU; c != nil && c.Quota != nil && *c.Quota > 0 {
 		period := uint64(100_000) // µs, the kernel's default
 		if c.Period != nil && *c.Period > 0 {
 			period = *c.Period
 		}
 		quota := uint64(*c.Quota)
-		cpus = int(min((quota+period-1)/period, uint64(min(runtime.NumCPU(), MaxCPUs))))
+		most := min(runtime.NumCPU(), MaxCPUs)
+		if c.Cpus != "" {
+			most = max(cpus, 1)
+		}
+		cpus = int(min((quota+period-1)/period, uint64(most)))
 	}
 	return memory, max(cpus, 1)
+}
+
+// countCPUs counts the processors of a list (cpuset(7) "List format"); 0 for an
+// empty one, or what is no list.
+func countCPUs(list string) int {
+	seen := map[uint64]bool{}
+	for part := range strings.SplitSeq(list, ",") {
+		first, last, ok := strings.Cut(strings.TrimSpace(part), "-")
+		if !ok {
+			last = first
+		}
+		a, errA := strconv.ParseUint(first, 10, 16)
+		b, errB := strconv.ParseUint(last, 10, 16)
+		if errA != nil || errB != nil {
+			continue
+		}
+		for n := a; n <= b; n++ {
+			seen[n] = true
+		}
+	}
+	return len(seen)
 }

@@ -1,0 +1,269 @@
+package integration
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"runv/tests/harness"
+)
+
+// cgroups are where a process is in the host's hierarchies, by controller; that of
+// cgroup v2 is "". The paths are absolute.
+func cgroups(t *testing.T, pid int) map[string]string {
+	t.Helper()
+	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	out := map[string]string{}
+	for line := range strings.Lines(string(data)) {
+		parts := strings.SplitN(strings.TrimSuffix(line, "\n"), ":", 3)
+		for _, name := range strings.Split(parts[1], ",") {
+			out[name] = filepath.Join("/sys/fs/cgroup", strings.TrimPrefix(name, "name="), parts[2])
+			if name == "" && !unified() {
+				out[name] = filepath.Join("/sys/fs/cgroup/unified", parts[2])
+			}
+		}
+	}
+	return out
+}
+
+// unified says whether the host has cgroup v2 only.
+func unified() bool {
+	var st unix.Statfs_t
+	return unix.Statfs("/sys/fs/cgroup", &st) == nil && st.Type == unix.CGROUP2_SUPER_MAGIC
+}
+
+// hostLimit reads a limit of a container on the host: by the file of cgroup v1, or
+// that of v2. Empty if the host has no such controller.
+func hostLimit(t *testing.T, pid int, v1, v2 string) string {
+	t.Helper()
+	name := v1
+	if unified() {
+		name = v2
+	}
+	controller, _, _ := strings.Cut(v1, ".")
+	dir := cgroups(t, pid)[map[bool]string{true: "", false: controller}[unified()]]
+	if dir == "" {
+		return ""
+	}
+	data, err := os.ReadFile(filepath.Join(dir, name))
+	if err != nil {
+		t.Error(err)
+	}
+	return strings.TrimSpace(string(data))
+}
+
+// removeParents removes, at the end of a test, what runv leaves as runc does.
+func removeParents(t *testing.T, pid int, levels int) {
+	var dirs []string
+	for _, dir := range cgroups(t, pid) {
+		for range levels {
+			dir = filepath.Dir(dir)
+			dirs = append(dirs, dir)
+		}
+	}
+	t.Cleanup(func() {
+		for _, dir := range dirs {
+			if err := os.Remove(dir); err != nil && !os.IsNotExist(err) {
+				t.Errorf("the parent of a container's cgroup: %v", err)
+			}
+		}
+	})
+}
+
+func TestHostCgroup(t *testing.T) {
+	r := newRuntime(t)
+	name := filepath.Base(r.Dir)
+	own := cgroups(t, os.Getpid())
+	for _, tt := range []struct{ name, path, want string }{
+		{"absolute", "/" + name + "/a/b", "/" + name + "/a/b"},
+		{"relative", name + "/r", name + "/r"},
+		{"out of the tree", "../../" + name + "/o", name + "/o"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			r.In(t)
+			c := r.Create(r.NewBundle(harness.Args("sleep", "1000"), func(s *specs.Spec) { s.Linux.CgroupsPath = tt.path }))
+			removeParents(t, c.PID, strings.Count(strings.Trim(tt.want, "/"), "/"))
+			places := cgroups(t, c.PID)
+			for controller, dir := range places {
+				if !strings.HasSuffix(dir, "/"+strings.Trim(tt.want, "/")) {
+					t.Errorf("%s: the container is in %s, not in %s", controller, dir, tt.want)
+				}
+				if tt.name == "relative" && !unified() && !strings.HasPrefix(dir, own[controller]) {
+					t.Errorf("%s: %s is not below the caller's %s", controller, dir, own[controller])
+				}
+			}
+			for _, p := range harness.Descendants(c.PID) {
+				for controller, dir := range cgroups(t, p.PID) {
+					if dir != places[controller] {
+						t.Errorf("%s: %s is in %s", controller, p, dir)
+					}
+				}
+			}
+			c.Start()
+			c.End()
+			for _, dir := range places {
+				if _, err := os.Stat(dir); !os.IsNotExist(err) {
+					t.Errorf("%s is there after delete: %v", dir, err)
+				}
+			}
+		})
+	}
+}
+
+// TestHostCgroupOfOthers: delete leaves what it has not made, and a cgroup in which
+// others are is refused.
+func TestHostCgroupOfOthers(t *testing.T) {
+	r := newRuntime(t)
+	name := filepath.Base(r.Dir)
+	dir := filepath.Join("/sys/fs/cgroup", name)
+	if !unified() {
+		dir = filepath.Join("/sys/fs/cgroup/devices", name)
+	}
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	defer os.Remove(dir) //nolint:errcheck // the test's end looks for it
+	b := r.NewBundle(harness.Args("sleep", "1000"), func(s *specs.Spec) { s.Linux.CgroupsPath = "/" + name })
+	r.Create(b).Start().End()
+	if _, err := os.Stat(dir); err != nil {
+		t.Errorf("delete has removed a cgroup that was there before: %v", err)
+	}
+	other := exec.Command("sleep", "1000")
+	if err := other.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer other.Wait()         //nolint:errcheck // killed
+	defer other.Process.Kill() //nolint:errcheck // it runs
+	if err := os.WriteFile(dir+"/cgroup.procs", fmt.Append(nil, other.Process.Pid), 0); err != nil {
+		t.Fatal(err)
+	}
+	refused(t, r, "container's cgroup is not empty: 1 process(es) found", 1, "create", "--bundle", b.Dir, r.NewID())
+	other.Process.Kill() //nolint:errcheck // it runs
+	other.Wait()         //nolint:errcheck // killed
+}
+
+// TestHostLimits: the host's cgroup has the limits of the config, with the VM's own
+// needs on top where it would die without.
+func TestHostLimits(t *testing.T) {
+	r := newRuntime(t)
+	c := r.Create(r.NewBundle(harness.Args("sleep", "1000"), func(s *specs.Spec) {
+		s.Linux.Resources.Memory = &specs.LinuxMemory{Limit: ptr(int64(64 << 20)), Reservation: ptr(int64(32 << 20))}
+		s.Linux.Resources.CPU = &specs.LinuxCPU{Shares: ptr(uint64(512)), Quota: ptr(int64(80000)), Period: ptr(uint64(50000)), Cpus: "0-1", Mems: "0"}
+		s.Linux.Resources.Pids = &specs.LinuxPids{Limit: ptr(int64(20))}
+	})).Start()
+	const ram = 64 + 64 + 1 // MiB: limit, the guest's own, its page structures
+	for _, tt := range []struct{ v1, v2, want1, want2 string }{
+		{"memory.limit_in_bytes", "memory.max", fmt.Sprint((ram + 256) << 20), ""},
+		{"memory.soft_limit_in_bytes", "memory.low", fmt.Sprint(32 << 20), ""},
+		{"cpu.shares", "cpu.weight", "512", "59"},
+		{"cpu.cfs_quota_us", "cpu.max", "80000", "80000 50000"},
+		{"cpu.cfs_period_us", "cpu.max", "50000", "80000 50000"},
+		{"cpuset.cpus", "cpuset.cpus", "0-1", ""},
+		{"cpuset.mems", "cpuset.mems", "0", ""},
+		{"pids.max", "pids.max", "1044", ""},
+	} {
+		want := tt.want1
+		if unified() && tt.want2 != "" {
+			want = tt.want2
+		}
+		if got := hostLimit(t, c.PID, tt.v1, tt.v2); got != want && got != "" {
+			t.Errorf("%s: got %q, want %q", tt.v1, got, want)
+		}
+	}
+	if got := c.Output("nproc; cat /sys/fs/cgroup/memory.max /sys/fs/cgroup/pids.max /sys/fs/cgroup/cpu.max"); got != "2\n67108864\n20\n80000 50000" {
+		t.Errorf("in the guest: %q", got)
+	}
+	c.End()
+}
+
+// TestSmallLimits: what would be too little for a VM is enough for its workload.
+func TestSmallLimits(t *testing.T) {
+	r := newRuntime(t)
+	got := r.Run("run", "--bundle", r.NewBundle(harness.Shell("cat /sys/fs/cgroup/memory.max /sys/fs/cgroup/pids.max"), func(s *specs.Spec) {
+		s.Linux.Resources.Memory = &specs.LinuxMemory{Limit: ptr(int64(6 << 20)), Swap: ptr(int64(6 << 20))}
+		s.Linux.Resources.Pids = &specs.LinuxPids{Limit: ptr(int64(2))}
+	}).Dir, r.NewID())
+	if got.Status != 0 || got.Stdout != "6291456\n2\n" {
+		t.Errorf("%+v", got)
+	}
+}
+
+// TestGuestLimits are limits that other tests have not, in the files of the guest.
+func TestGuestLimits(t *testing.T) {
+	r := newRuntime(t)
+	c := r.Create(r.NewBundle(harness.Args("sleep", "1000"), func(s *specs.Spec) {
+		s.Linux.Resources.CPU = &specs.LinuxCPU{Quota: ptr(int64(50000)), Period: ptr(uint64(100000)), Burst: ptr(uint64(20000)), Idle: ptr(int64(1))}
+		s.Linux.Resources.HugepageLimits = []specs.LinuxHugepageLimit{{Pagesize: "2MB", Limit: 4 << 20}}
+		if unified() {
+			s.Linux.Resources.Unified = map[string]string{"memory.high": "33554432", "pids.max": "17"}
+		} else {
+			s.Linux.Resources.Unified = map[string]string{"memory.high": "33554432", "pids.max": "17", "memory.oom.group": "1"}
+		}
+	})).Start()
+	if got := c.Output("cd /sys/fs/cgroup; cat cpu.max cpu.max.burst cpu.idle hugetlb.2MB.max memory.high pids.max"); got != "50000 100000\n20000\n1\n4194304\n33554432\n17" {
+		t.Errorf("in the guest: %q", got)
+	}
+	c.End()
+	for _, tt := range []struct{ file, want string }{
+		{"a/b", "must be a file name (no slashes)"},
+		{"nothing", "must be in the form CONTROLLER.PARAMETER"},
+		{"foo.max", "not available"},
+	} {
+		b := r.NewBundle(func(s *specs.Spec) { s.Linux.Resources.Unified = map[string]string{tt.file: "1"} })
+		refused(t, r, tt.want, 1, "create", "--bundle", b.Dir, r.NewID())
+	}
+}
+
+// TestBadHostLimits: what the host's cgroup refuses leaves nothing.
+func TestBadHostLimits(t *testing.T) {
+	r := newRuntime(t)
+	b := r.NewBundle(harness.Args("sleep", "1000"), func(s *specs.Spec) { s.Linux.Resources.CPU = &specs.LinuxCPU{Cpus: "4000"} })
+	refused(t, r, "cpuset.cpus", 1, "create", "--bundle", b.Dir, r.NewID())
+	reapOrphans(t)
+	b = r.NewBundle()
+	r.Flags = []string{"--systemd-cgroup"}
+	if _, err := os.Lstat("/run/systemd/system"); err != nil {
+		refused(t, r, "systemd", 1, "create", "--bundle", b.Dir, r.NewID())
+	}
+}
+
+// TestCreatorKilled: if the creator dies, the monitor leaves no cgroup and no state.
+func TestCreatorKilled(t *testing.T) {
+	r := newRuntime(t)
+	b := r.NewBundle(harness.Args("sleep", "1000"))
+	whole := r.Run("run", "--bundle", r.NewBundle(harness.Args("true")).Dir, r.NewID()).Took
+	const steps = 8
+	for i := range steps {
+		id := r.NewID()
+		cmd := r.Command("create", "--bundle", b.Dir, id)
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(whole * time.Duration(i) / steps) // the moment is what the test varies
+		monitors := slices.DeleteFunc(harness.Descendants(cmd.Process.Pid), func(p harness.Proc) bool { return p.PPID != cmd.Process.Pid })
+		cmd.Process.Kill() //nolint:errcheck // it may have ended
+		if status := r.Wait(cmd); status == 0 {
+			for _, p := range monitors {
+				r.Must("delete", "--force", id)
+				harness.Reap(t, p.PID)
+			}
+			continue
+		}
+		// An engine deletes then, while the monitor may be at work on its end.
+		r.Must("delete", "--force", id)
+		for _, p := range monitors {
+			harness.Reap(t, p.PID)
+		}
+	}
+}
