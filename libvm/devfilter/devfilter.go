@@ -89,14 +89,11 @@ func program(rules []rule, rest bool) []byte {
 	return encode(assemble(rules, rest))
 }
 
-// hostDevices are those with which a VM is made: /dev/kvm and /dev/net/tun.
+// hostDevices are those with which a VM is made beside /dev/net/tun, which every
+// container may use: /dev/kvm.
 func hostDevices() []rule {
-	char := []int32{unix.BPF_DEVCG_DEV_CHAR}
-	const misc, kvm, tun = 10, 232, 200
-	return []rule{
-		{allow: true, kinds: char, major: misc, minor: kvm, access: allAccess},
-		{allow: true, kinds: char, major: misc, minor: tun, access: allAccess},
-	}
+	const misc, kvm = 10, 232
+	return []rule{{allow: true, kinds: []int32{unix.BPF_DEVCG_DEV_CHAR}, major: misc, minor: kvm, access: allAccess}}
 }
 
 // lines is a rule in the words of cgroup v1 (Documentation/admin-guide/cgroup-v1/devices.rst).

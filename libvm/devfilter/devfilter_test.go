@@ -228,8 +228,8 @@ func FuzzCompile(f *testing.F) {
 
 func TestCompileHost(t *testing.T) {
 	n := func(v int64) *int64 { return &v }
-	defaults := []string{"+c *:* m", "+b *:* m", "+c 136:* rwm", "+c 5:2 rwm", "+c 1:3 rwm", "+c 1:5 rwm", "+c 1:7 rwm",
-		"+c 1:8 rwm", "+c 1:9 rwm", "+c 5:0 rwm", "+c 10:232 rwm", "+c 10:200 rwm"}
+	defaults := []string{"+c *:* m", "+b *:* m", "+c 136:* rwm", "+c 5:2 rwm", "+c 10:200 rwm", "+c 1:3 rwm", "+c 1:5 rwm", "+c 1:7 rwm",
+		"+c 1:8 rwm", "+c 1:9 rwm", "+c 5:0 rwm", "+c 10:232 rwm"}
 	for _, tt := range []struct {
 		name  string
 		rules []specs.LinuxDeviceCgroup
