@@ -234,9 +234,8 @@ func fishCompletion(app *cli.App) string {
 	quote := func(s string) string {
 		return "'" + strings.NewReplacer(`\`, `\\`, "'", `\'`).Replace(s) + "'"
 	}
-	var names, ids []string
+	var ids []string
 	for _, c := range app.Commands {
-		names = append(names, c.Name)
 		if takesID(c) {
 			ids = append(ids, c.Name)
 		}
