@@ -93,7 +93,7 @@ func (s *service) CreateContainer(_ context.Context, r *rpc.CreateContainerReque
 	c, err := s.m.Create(&container.CreateRequest{
 		ID: r.Id, Spec: r.Spec, Trees: trees, Stdio: stdio(r.Stdio), Rows: r.Rows, Cols: r.Cols,
 		DeviceFilter: r.DeviceFilter, Seccomp: r.Seccomp, SeccompFlags: r.SeccompFlags,
-		NoNewKeyring: r.NoNewKeyring,
+		NoNewKeyring: r.NoNewKeyring, Notify: r.Notify,
 	})
 	if err != nil {
 		return nil, failed(err)
@@ -167,6 +167,14 @@ func (s *service) Wait(ctx context.Context, r *rpc.WaitRequest) (*rpc.WaitRespon
 		w.Extra = append(w.Extra, rpc.Written{Bytes: n})
 	}
 	return w, nil
+}
+
+func (s *service) Ready(ctx context.Context, r *rpc.ReadyRequest) (*rpc.Empty, error) {
+	c, err := s.m.Get(r.Id)
+	if err == nil {
+		err = c.Ready(ctx)
+	}
+	return &rpc.Empty{}, failed(err)
 }
 
 func (s *service) Processes(_ context.Context, r *rpc.ProcessesRequest) (*rpc.ProcessesResponse, error) {

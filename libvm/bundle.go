@@ -20,6 +20,7 @@ type bundleConfig struct {
 	raw    json.RawMessage // spec, for the monitor
 
 	listen   int      // files of LISTEN_FDS
+	notify   bool     // NOTIFY_SOCKET is set
 	warnings []string // what is not quite right with it
 }
 
@@ -42,11 +43,15 @@ func (r *Runtime) loadBundle(o CreateOptions) (*bundleConfig, error) {
 	if p := b.Spec.Process; listen > 0 {
 		p.Env = append(p.Env, "LISTEN_FDS="+strconv.Itoa(listen), "LISTEN_PID=1")
 	}
+	notify := os.Getenv(envNotify) != ""
+	if p := b.Spec.Process; notify {
+		p.Env = append(p.Env, envNotify+"="+notifyPath)
+	}
 	raw, err := json.Marshal(b.Spec)
 	if err != nil {
 		return nil, err
 	}
-	return &bundleConfig{path: b.Dir, rootfs: b.Rootfs, spec: b.Spec, raw: raw, listen: listen, warnings: b.Warnings}, nil
+	return &bundleConfig{path: b.Dir, rootfs: b.Rootfs, spec: b.Spec, raw: raw, listen: listen, notify: notify, warnings: b.Warnings}, nil
 }
 
 // resolve finds the guest's kernel, and the rest of the settings.

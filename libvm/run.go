@@ -3,6 +3,7 @@ package libvm
 import (
 	"context"
 	"errors"
+	"os"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -46,16 +47,30 @@ func (r *Runtime) Run(ctx context.Context, o RunOptions) (int, error) {
 
 // exec lets the workload exec; if that fails, the container goes.
 func (c *container) exec(ctx context.Context) error {
-	client, err := ctl.Dial(ctx, c.dir.File())
+	n, err := dialNotify(os.Getenv)
 	if err == nil {
-		err = c.runtime.start(ctx, client, c.dir)
-		_ = client.Close()
+		defer n.close()
+		err = c.startAndRelay(ctx, n)
 	}
 	if err != nil {
 		err = cause(ctx, err)
 		return errors.Join(err, c.runtime.Delete(context.WithoutCancel(ctx), c.dir.ID(), true))
 	}
 	return nil
+}
+
+// startAndRelay starts the workload, and waits for its word that it is ready if
+// the caller wants to hear it.
+func (c *container) startAndRelay(ctx context.Context, n *notifier) error {
+	client, err := ctl.Dial(ctx, c.dir.File())
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	if err := c.runtime.start(ctx, client, c.dir); err != nil {
+		return err
+	}
+	return n.relay(ctx, ctx, client, c.monitor.Pid())
 }
 
 // runForeground is run without --detach. Until the workload runs, signals end
@@ -95,14 +110,25 @@ func (c *container) runForeground(ctx, boot context.Context, bootDone func(), b 
 
 // attend starts the workload, hands it the signals, and waits for its end.
 func (c *container) attend(ctx, boot context.Context, bootDone func(), t *terminal) (int, error) {
+	n, err := dialNotify(os.Getenv)
+	if err != nil {
+		return 0, err
+	}
 	client, err := ctl.Dial(boot, c.dir.File())
 	if err == nil {
 		defer client.Close()
 		err = c.runtime.start(boot, client, c.dir)
 	}
 	if err != nil {
+		n.close()
 		return 0, cause(boot, err)
 	}
+	gone, ended := context.WithCancel(ctx)
+	relayed := c.relayReady(ctx, gone, n)
+	defer func() {
+		ended()
+		<-relayed
+	}()
 	signals, stop := catchSignals()
 	defer stop()
 	bootDone()
@@ -116,14 +142,14 @@ func (c *container) attend(ctx, boot context.Context, bootDone func(), t *termin
 		status int
 		err    error
 	}
-	ended := make(chan result, 1)
+	results := make(chan result, 1)
 	go func() { // ends with the monitor
 		status, err := c.monitor.Wait()
-		ended <- result{status, err}
+		results <- result{status, err}
 	}()
 	for {
 		select {
-		case r := <-ended:
+		case r := <-results:
 			t.drain()
 			return r.status, r.err
 		case s := <-signals:
@@ -150,4 +176,31 @@ func (c *container) forward(ctx context.Context, client *ctl.Client, sig int) {
 	if err != nil && !errors.Is(err, ctl.ErrGone) && !errors.Is(err, state.ErrNotRunning) {
 		c.runtime.Log.Warn("signal not delivered", "number", sig, "error", err)
 	}
+}
+
+// relayReady passes the container's word that it is ready on, which it says any
+// time, beside the signals; the channel is closed when that is over, which is the
+// case at the container's end, when gone does, at the latest.
+func (c *container) relayReady(ctx, gone context.Context, n *notifier) <-chan struct{} {
+	done := make(chan struct{})
+	if n == nil {
+		close(done)
+		return done
+	}
+	go func() {
+		defer close(done)
+		defer n.close()
+		client, err := ctl.Dial(ctx, c.dir.File())
+		if errors.Is(err, state.ErrNotRunning) {
+			return
+		}
+		if err == nil {
+			defer client.Close()
+			err = n.relay(ctx, gone, client, c.monitor.Pid())
+		}
+		if err != nil {
+			c.runtime.Log.Warn("cannot tell that the container is ready", "error", err)
+		}
+	}()
+	return done
 }

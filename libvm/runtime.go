@@ -103,6 +103,14 @@ func (r *Runtime) StartContainer(ctx context.Context, id string) error {
 	default:
 		return fmt.Errorf("cannot start a container in the %s state", s.Status)
 	}
+	n, err := dialNotify(os.Getenv)
+	if err != nil {
+		return err
+	}
+	defer n.close()
+	if n != nil && !s.Notify {
+		return errNoNotify
+	}
 	c, err := ctl.Dial(ctx, d.File())
 	if errors.Is(err, state.ErrNotRunning) {
 		return state.ErrStopped
@@ -110,7 +118,10 @@ func (r *Runtime) StartContainer(ctx context.Context, id string) error {
 		return err
 	}
 	defer c.Close()
-	return r.start(ctx, c, d)
+	if err := r.start(ctx, c, d); err != nil {
+		return err
+	}
+	return n.relay(ctx, ctx, c, s.PID)
 }
 
 // start lets the workload of a container exec, and runs its poststart hooks.

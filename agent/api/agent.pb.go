@@ -490,6 +490,7 @@ type CreateContainerRequest struct {
 	Seccomp       []byte                 `protobuf:"bytes,8,opt,name=seccomp,proto3" json:"seccomp,omitempty"`                                   // classic BPF program (array of struct sock_filter); empty: none
 	SeccompFlags  uint32                 `protobuf:"varint,9,opt,name=seccomp_flags,json=seccompFlags,proto3" json:"seccomp_flags,omitempty"`    // flags of seccomp(2)
 	NoNewKeyring  bool                   `protobuf:"varint,11,opt,name=no_new_keyring,json=noNewKeyring,proto3" json:"no_new_keyring,omitempty"` // the processes keep the agent's session keyring
+	Notify        bool                   `protobuf:"varint,12,opt,name=notify,proto3" json:"notify,omitempty"`                                   // /run/notify/notify.sock is there: Ready
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -590,6 +591,13 @@ func (x *CreateContainerRequest) GetSeccompFlags() uint32 {
 func (x *CreateContainerRequest) GetNoNewKeyring() bool {
 	if x != nil {
 		return x.NoNewKeyring
+	}
+	return false
+}
+
+func (x *CreateContainerRequest) GetNotify() bool {
+	if x != nil {
+		return x.Notify
 	}
 	return false
 }
@@ -1134,6 +1142,50 @@ func (x *Written) GetBytes() uint64 {
 	return 0
 }
 
+type ReadyRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReadyRequest) Reset() {
+	*x = ReadyRequest{}
+	mi := &file_agent_api_agent_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReadyRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReadyRequest) ProtoMessage() {}
+
+func (x *ReadyRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_api_agent_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReadyRequest.ProtoReflect.Descriptor instead.
+func (*ReadyRequest) Descriptor() ([]byte, []int) {
+	return file_agent_api_agent_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *ReadyRequest) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
 type ProcessesRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
@@ -1143,7 +1195,7 @@ type ProcessesRequest struct {
 
 func (x *ProcessesRequest) Reset() {
 	*x = ProcessesRequest{}
-	mi := &file_agent_api_agent_proto_msgTypes[17]
+	mi := &file_agent_api_agent_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1155,7 +1207,7 @@ func (x *ProcessesRequest) String() string {
 func (*ProcessesRequest) ProtoMessage() {}
 
 func (x *ProcessesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_agent_proto_msgTypes[17]
+	mi := &file_agent_api_agent_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1168,7 +1220,7 @@ func (x *ProcessesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProcessesRequest.ProtoReflect.Descriptor instead.
 func (*ProcessesRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_agent_proto_rawDescGZIP(), []int{17}
+	return file_agent_api_agent_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *ProcessesRequest) GetId() string {
@@ -1203,7 +1255,7 @@ type Process struct {
 
 func (x *Process) Reset() {
 	*x = Process{}
-	mi := &file_agent_api_agent_proto_msgTypes[18]
+	mi := &file_agent_api_agent_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1215,7 +1267,7 @@ func (x *Process) String() string {
 func (*Process) ProtoMessage() {}
 
 func (x *Process) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_agent_proto_msgTypes[18]
+	mi := &file_agent_api_agent_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1228,7 +1280,7 @@ func (x *Process) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Process.ProtoReflect.Descriptor instead.
 func (*Process) Descriptor() ([]byte, []int) {
-	return file_agent_api_agent_proto_rawDescGZIP(), []int{18}
+	return file_agent_api_agent_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Process) GetPid() uint32 {
@@ -1359,7 +1411,7 @@ type ProcessesResponse struct {
 
 func (x *ProcessesResponse) Reset() {
 	*x = ProcessesResponse{}
-	mi := &file_agent_api_agent_proto_msgTypes[19]
+	mi := &file_agent_api_agent_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1371,7 +1423,7 @@ func (x *ProcessesResponse) String() string {
 func (*ProcessesResponse) ProtoMessage() {}
 
 func (x *ProcessesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_agent_proto_msgTypes[19]
+	mi := &file_agent_api_agent_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1384,7 +1436,7 @@ func (x *ProcessesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProcessesResponse.ProtoReflect.Descriptor instead.
 func (*ProcessesResponse) Descriptor() ([]byte, []int) {
-	return file_agent_api_agent_proto_rawDescGZIP(), []int{19}
+	return file_agent_api_agent_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *ProcessesResponse) GetProcesses() []*Process {
@@ -1405,7 +1457,7 @@ type FreezeRequest struct {
 
 func (x *FreezeRequest) Reset() {
 	*x = FreezeRequest{}
-	mi := &file_agent_api_agent_proto_msgTypes[20]
+	mi := &file_agent_api_agent_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1417,7 +1469,7 @@ func (x *FreezeRequest) String() string {
 func (*FreezeRequest) ProtoMessage() {}
 
 func (x *FreezeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_agent_proto_msgTypes[20]
+	mi := &file_agent_api_agent_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1430,7 +1482,7 @@ func (x *FreezeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FreezeRequest.ProtoReflect.Descriptor instead.
 func (*FreezeRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_agent_proto_rawDescGZIP(), []int{20}
+	return file_agent_api_agent_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *FreezeRequest) GetId() string {
@@ -1463,7 +1515,7 @@ type DeleteContainerRequest struct {
 
 func (x *DeleteContainerRequest) Reset() {
 	*x = DeleteContainerRequest{}
-	mi := &file_agent_api_agent_proto_msgTypes[21]
+	mi := &file_agent_api_agent_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1475,7 +1527,7 @@ func (x *DeleteContainerRequest) String() string {
 func (*DeleteContainerRequest) ProtoMessage() {}
 
 func (x *DeleteContainerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_agent_proto_msgTypes[21]
+	mi := &file_agent_api_agent_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1488,7 +1540,7 @@ func (x *DeleteContainerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteContainerRequest.ProtoReflect.Descriptor instead.
 func (*DeleteContainerRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_agent_proto_rawDescGZIP(), []int{21}
+	return file_agent_api_agent_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *DeleteContainerRequest) GetId() string {
@@ -1506,7 +1558,7 @@ type StatsRequest struct {
 
 func (x *StatsRequest) Reset() {
 	*x = StatsRequest{}
-	mi := &file_agent_api_agent_proto_msgTypes[22]
+	mi := &file_agent_api_agent_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1518,7 +1570,7 @@ func (x *StatsRequest) String() string {
 func (*StatsRequest) ProtoMessage() {}
 
 func (x *StatsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_agent_proto_msgTypes[22]
+	mi := &file_agent_api_agent_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1531,7 +1583,7 @@ func (x *StatsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatsRequest.ProtoReflect.Descriptor instead.
 func (*StatsRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_agent_proto_rawDescGZIP(), []int{22}
+	return file_agent_api_agent_proto_rawDescGZIP(), []int{23}
 }
 
 type StatsResponse struct {
@@ -1545,7 +1597,7 @@ type StatsResponse struct {
 
 func (x *StatsResponse) Reset() {
 	*x = StatsResponse{}
-	mi := &file_agent_api_agent_proto_msgTypes[23]
+	mi := &file_agent_api_agent_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1557,7 +1609,7 @@ func (x *StatsResponse) String() string {
 func (*StatsResponse) ProtoMessage() {}
 
 func (x *StatsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_agent_proto_msgTypes[23]
+	mi := &file_agent_api_agent_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1570,7 +1622,7 @@ func (x *StatsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatsResponse.ProtoReflect.Descriptor instead.
 func (*StatsResponse) Descriptor() ([]byte, []int) {
-	return file_agent_api_agent_proto_rawDescGZIP(), []int{23}
+	return file_agent_api_agent_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *StatsResponse) GetMemTotal() uint64 {
@@ -1632,7 +1684,7 @@ const file_agent_api_agent_proto_rawDesc = "" +
 	"\x04File\x12\x14\n" +
 	"\x05token\x18\x01 \x01(\fR\x05token\x12\x14\n" +
 	"\x05reads\x18\x02 \x01(\bR\x05reads\x12\x16\n" +
-	"\x06writes\x18\x03 \x01(\bR\x06writes\"\xcb\x02\n" +
+	"\x06writes\x18\x03 \x01(\bR\x06writes\"\xe3\x02\n" +
 	"\x16CreateContainerRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04spec\x18\x02 \x01(\fR\x04spec\x12)\n" +
@@ -1643,7 +1695,8 @@ const file_agent_api_agent_proto_rawDesc = "" +
 	"\rdevice_filter\x18\a \x01(\fR\fdeviceFilter\x12\x18\n" +
 	"\aseccomp\x18\b \x01(\fR\aseccomp\x12#\n" +
 	"\rseccomp_flags\x18\t \x01(\rR\fseccompFlags\x12$\n" +
-	"\x0eno_new_keyring\x18\v \x01(\bR\fnoNewKeyringJ\x04\b\n" +
+	"\x0eno_new_keyring\x18\v \x01(\bR\fnoNewKeyring\x12\x16\n" +
+	"\x06notify\x18\f \x01(\bR\x06notifyJ\x04\b\n" +
 	"\x10\v\"+\n" +
 	"\x17CreateContainerResponse\x12\x10\n" +
 	"\x03pid\x18\x01 \x01(\rR\x03pid\"'\n" +
@@ -1681,7 +1734,9 @@ const file_agent_api_agent_proto_rawDesc = "" +
 	"\fstderr_bytes\x18\x04 \x01(\x04R\vstderrBytes\x12,\n" +
 	"\x05extra\x18\x05 \x03(\v2\x16.runv.agent.v1.WrittenR\x05extra\"\x1f\n" +
 	"\aWritten\x12\x14\n" +
-	"\x05bytes\x18\x01 \x01(\x04R\x05bytes\"\"\n" +
+	"\x05bytes\x18\x01 \x01(\x04R\x05bytes\"\x1e\n" +
+	"\fReadyRequest\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\"\"\n" +
 	"\x10ProcessesRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\"\xfe\x02\n" +
 	"\aProcess\x12\x10\n" +
@@ -1717,7 +1772,7 @@ const file_agent_api_agent_proto_rawDesc = "" +
 	"\rStatsResponse\x12\x1b\n" +
 	"\tmem_total\x18\x01 \x01(\x04R\bmemTotal\x12#\n" +
 	"\rmem_available\x18\x02 \x01(\x04R\fmemAvailable\x12\x1b\n" +
-	"\tagent_rss\x18\x03 \x01(\x04R\bagentRss2\xa7\x06\n" +
+	"\tagent_rss\x18\x03 \x01(\x04R\bagentRss2\xe3\x06\n" +
 	"\x05Agent\x12N\n" +
 	"\tConfigure\x12\x1f.runv.agent.v1.ConfigureRequest\x1a .runv.agent.v1.ConfigureResponse\x12`\n" +
 	"\x0fCreateContainer\x12%.runv.agent.v1.CreateContainerRequest\x1a&.runv.agent.v1.CreateContainerResponse\x12L\n" +
@@ -1725,7 +1780,8 @@ const file_agent_api_agent_proto_rawDesc = "" +
 	"\x04Exec\x12\x1a.runv.agent.v1.ExecRequest\x1a\x1b.runv.agent.v1.ExecResponse\x12<\n" +
 	"\x06Signal\x12\x1c.runv.agent.v1.SignalRequest\x1a\x14.runv.agent.v1.Empty\x12<\n" +
 	"\x06Resize\x12\x1c.runv.agent.v1.ResizeRequest\x1a\x14.runv.agent.v1.Empty\x12?\n" +
-	"\x04Wait\x12\x1a.runv.agent.v1.WaitRequest\x1a\x1b.runv.agent.v1.WaitResponse\x12N\n" +
+	"\x04Wait\x12\x1a.runv.agent.v1.WaitRequest\x1a\x1b.runv.agent.v1.WaitResponse\x12:\n" +
+	"\x05Ready\x12\x1b.runv.agent.v1.ReadyRequest\x1a\x14.runv.agent.v1.Empty\x12N\n" +
 	"\tProcesses\x12\x1f.runv.agent.v1.ProcessesRequest\x1a .runv.agent.v1.ProcessesResponse\x12<\n" +
 	"\x06Freeze\x12\x1c.runv.agent.v1.FreezeRequest\x1a\x14.runv.agent.v1.Empty\x12N\n" +
 	"\x0fDeleteContainer\x12%.runv.agent.v1.DeleteContainerRequest\x1a\x14.runv.agent.v1.Empty\x12B\n" +
@@ -1743,7 +1799,7 @@ func file_agent_api_agent_proto_rawDescGZIP() []byte {
 	return file_agent_api_agent_proto_rawDescData
 }
 
-var file_agent_api_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 24)
+var file_agent_api_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 25)
 var file_agent_api_agent_proto_goTypes = []any{
 	(*Empty)(nil),                   // 0: runv.agent.v1.Empty
 	(*ConfigureRequest)(nil),        // 1: runv.agent.v1.ConfigureRequest
@@ -1762,13 +1818,14 @@ var file_agent_api_agent_proto_goTypes = []any{
 	(*WaitRequest)(nil),             // 14: runv.agent.v1.WaitRequest
 	(*WaitResponse)(nil),            // 15: runv.agent.v1.WaitResponse
 	(*Written)(nil),                 // 16: runv.agent.v1.Written
-	(*ProcessesRequest)(nil),        // 17: runv.agent.v1.ProcessesRequest
-	(*Process)(nil),                 // 18: runv.agent.v1.Process
-	(*ProcessesResponse)(nil),       // 19: runv.agent.v1.ProcessesResponse
-	(*FreezeRequest)(nil),           // 20: runv.agent.v1.FreezeRequest
-	(*DeleteContainerRequest)(nil),  // 21: runv.agent.v1.DeleteContainerRequest
-	(*StatsRequest)(nil),            // 22: runv.agent.v1.StatsRequest
-	(*StatsResponse)(nil),           // 23: runv.agent.v1.StatsResponse
+	(*ReadyRequest)(nil),            // 17: runv.agent.v1.ReadyRequest
+	(*ProcessesRequest)(nil),        // 18: runv.agent.v1.ProcessesRequest
+	(*Process)(nil),                 // 19: runv.agent.v1.Process
+	(*ProcessesResponse)(nil),       // 20: runv.agent.v1.ProcessesResponse
+	(*FreezeRequest)(nil),           // 21: runv.agent.v1.FreezeRequest
+	(*DeleteContainerRequest)(nil),  // 22: runv.agent.v1.DeleteContainerRequest
+	(*StatsRequest)(nil),            // 23: runv.agent.v1.StatsRequest
+	(*StatsResponse)(nil),           // 24: runv.agent.v1.StatsResponse
 }
 var file_agent_api_agent_proto_depIdxs = []int32{
 	4,  // 0: runv.agent.v1.Tree.node:type_name -> runv.agent.v1.Node
@@ -1777,7 +1834,7 @@ var file_agent_api_agent_proto_depIdxs = []int32{
 	5,  // 3: runv.agent.v1.CreateContainerRequest.stdio:type_name -> runv.agent.v1.Stdio
 	5,  // 4: runv.agent.v1.ExecRequest.stdio:type_name -> runv.agent.v1.Stdio
 	16, // 5: runv.agent.v1.WaitResponse.extra:type_name -> runv.agent.v1.Written
-	18, // 6: runv.agent.v1.ProcessesResponse.processes:type_name -> runv.agent.v1.Process
+	19, // 6: runv.agent.v1.ProcessesResponse.processes:type_name -> runv.agent.v1.Process
 	1,  // 7: runv.agent.v1.Agent.Configure:input_type -> runv.agent.v1.ConfigureRequest
 	7,  // 8: runv.agent.v1.Agent.CreateContainer:input_type -> runv.agent.v1.CreateContainerRequest
 	9,  // 9: runv.agent.v1.Agent.StartContainer:input_type -> runv.agent.v1.StartContainerRequest
@@ -1785,23 +1842,25 @@ var file_agent_api_agent_proto_depIdxs = []int32{
 	12, // 11: runv.agent.v1.Agent.Signal:input_type -> runv.agent.v1.SignalRequest
 	13, // 12: runv.agent.v1.Agent.Resize:input_type -> runv.agent.v1.ResizeRequest
 	14, // 13: runv.agent.v1.Agent.Wait:input_type -> runv.agent.v1.WaitRequest
-	17, // 14: runv.agent.v1.Agent.Processes:input_type -> runv.agent.v1.ProcessesRequest
-	20, // 15: runv.agent.v1.Agent.Freeze:input_type -> runv.agent.v1.FreezeRequest
-	21, // 16: runv.agent.v1.Agent.DeleteContainer:input_type -> runv.agent.v1.DeleteContainerRequest
-	22, // 17: runv.agent.v1.Agent.Stats:input_type -> runv.agent.v1.StatsRequest
-	2,  // 18: runv.agent.v1.Agent.Configure:output_type -> runv.agent.v1.ConfigureResponse
-	8,  // 19: runv.agent.v1.Agent.CreateContainer:output_type -> runv.agent.v1.CreateContainerResponse
-	0,  // 20: runv.agent.v1.Agent.StartContainer:output_type -> runv.agent.v1.Empty
-	11, // 21: runv.agent.v1.Agent.Exec:output_type -> runv.agent.v1.ExecResponse
-	0,  // 22: runv.agent.v1.Agent.Signal:output_type -> runv.agent.v1.Empty
-	0,  // 23: runv.agent.v1.Agent.Resize:output_type -> runv.agent.v1.Empty
-	15, // 24: runv.agent.v1.Agent.Wait:output_type -> runv.agent.v1.WaitResponse
-	19, // 25: runv.agent.v1.Agent.Processes:output_type -> runv.agent.v1.ProcessesResponse
-	0,  // 26: runv.agent.v1.Agent.Freeze:output_type -> runv.agent.v1.Empty
-	0,  // 27: runv.agent.v1.Agent.DeleteContainer:output_type -> runv.agent.v1.Empty
-	23, // 28: runv.agent.v1.Agent.Stats:output_type -> runv.agent.v1.StatsResponse
-	18, // [18:29] is the sub-list for method output_type
-	7,  // [7:18] is the sub-list for method input_type
+	17, // 14: runv.agent.v1.Agent.Ready:input_type -> runv.agent.v1.ReadyRequest
+	18, // 15: runv.agent.v1.Agent.Processes:input_type -> runv.agent.v1.ProcessesRequest
+	21, // 16: runv.agent.v1.Agent.Freeze:input_type -> runv.agent.v1.FreezeRequest
+	22, // 17: runv.agent.v1.Agent.DeleteContainer:input_type -> runv.agent.v1.DeleteContainerRequest
+	23, // 18: runv.agent.v1.Agent.Stats:input_type -> runv.agent.v1.StatsRequest
+	2,  // 19: runv.agent.v1.Agent.Configure:output_type -> runv.agent.v1.ConfigureResponse
+	8,  // 20: runv.agent.v1.Agent.CreateContainer:output_type -> runv.agent.v1.CreateContainerResponse
+	0,  // 21: runv.agent.v1.Agent.StartContainer:output_type -> runv.agent.v1.Empty
+	11, // 22: runv.agent.v1.Agent.Exec:output_type -> runv.agent.v1.ExecResponse
+	0,  // 23: runv.agent.v1.Agent.Signal:output_type -> runv.agent.v1.Empty
+	0,  // 24: runv.agent.v1.Agent.Resize:output_type -> runv.agent.v1.Empty
+	15, // 25: runv.agent.v1.Agent.Wait:output_type -> runv.agent.v1.WaitResponse
+	0,  // 26: runv.agent.v1.Agent.Ready:output_type -> runv.agent.v1.Empty
+	20, // 27: runv.agent.v1.Agent.Processes:output_type -> runv.agent.v1.ProcessesResponse
+	0,  // 28: runv.agent.v1.Agent.Freeze:output_type -> runv.agent.v1.Empty
+	0,  // 29: runv.agent.v1.Agent.DeleteContainer:output_type -> runv.agent.v1.Empty
+	24, // 30: runv.agent.v1.Agent.Stats:output_type -> runv.agent.v1.StatsResponse
+	19, // [19:31] is the sub-list for method output_type
+	7,  // [7:19] is the sub-list for method input_type
 	7,  // [7:7] is the sub-list for extension type_name
 	7,  // [7:7] is the sub-list for extension extendee
 	0,  // [0:7] is the sub-list for field type_name
@@ -1818,7 +1877,7 @@ func file_agent_api_agent_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_agent_api_agent_proto_rawDesc), len(file_agent_api_agent_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   24,
+			NumMessages:   25,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

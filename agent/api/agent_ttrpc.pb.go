@@ -15,6 +15,7 @@ type AgentService interface {
 	Signal(context.Context, *SignalRequest) (*Empty, error)
 	Resize(context.Context, *ResizeRequest) (*Empty, error)
 	Wait(context.Context, *WaitRequest) (*WaitResponse, error)
+	Ready(context.Context, *ReadyRequest) (*Empty, error)
 	Processes(context.Context, *ProcessesRequest) (*ProcessesResponse, error)
 	Freeze(context.Context, *FreezeRequest) (*Empty, error)
 	DeleteContainer(context.Context, *DeleteContainerRequest) (*Empty, error)
@@ -72,6 +73,13 @@ func RegisterAgentService(srv *ttrpc.Server, svc AgentService) {
 					return nil, err
 				}
 				return svc.Wait(ctx, &req)
+			},
+			"Ready": func(ctx context.Context, unmarshal func(interface{}) error) (interface{}, error) {
+				var req ReadyRequest
+				if err := unmarshal(&req); err != nil {
+					return nil, err
+				}
+				return svc.Ready(ctx, &req)
 			},
 			"Processes": func(ctx context.Context, unmarshal func(interface{}) error) (interface{}, error) {
 				var req ProcessesRequest
@@ -166,6 +174,14 @@ func (c *agentClient) Resize(ctx context.Context, req *ResizeRequest) (*Empty, e
 func (c *agentClient) Wait(ctx context.Context, req *WaitRequest) (*WaitResponse, error) {
 	var resp WaitResponse
 	if err := c.client.Call(ctx, "runv.agent.v1.Agent", "Wait", req, &resp); err != nil {
+		return nil, err
+	}
+	return &resp, nil
+}
+
+func (c *agentClient) Ready(ctx context.Context, req *ReadyRequest) (*Empty, error) {
+	var resp Empty
+	if err := c.client.Call(ctx, "runv.agent.v1.Agent", "Ready", req, &resp); err != nil {
 		return nil, err
 	}
 	return &resp, nil

@@ -26,6 +26,7 @@ type Container struct {
 	group     *cgroup.Group
 	pidfd     int // of the first process, to join its namespaces; -1: none
 	devices   string
+	notify    *notifySocket // nil: none
 	created   atomic.Bool
 	watch     sync.WaitGroup // of the processes' ends
 	startedAt atomic.Int64   // when the workload was exec'd, in ns since the epoch; 0: not yet
@@ -203,6 +204,9 @@ func (c *Container) free() error {
 	}
 	if c.group != nil {
 		errs = append(errs, c.group.Remove())
+	}
+	if c.notify != nil {
+		errs = append(errs, c.notify.close())
 	}
 	if c.devices != "" {
 		errs = append(errs, os.RemoveAll(c.devices))

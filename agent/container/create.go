@@ -3,6 +3,7 @@ package container
 import (
 	"context"
 	"fmt"
+	"path/filepath"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -23,6 +24,7 @@ type CreateRequest struct {
 	Seccomp      []byte // struct sock_filter[]; empty: none
 	SeccompFlags uint32
 	NoNewKeyring bool // the processes keep the agent's session keyring
+	Notify       bool // the container gets a notify socket
 }
 
 // Create makes a container up to its first process, which waits for Start.
@@ -95,6 +97,12 @@ func (c *Container) config(r *CreateRequest) (*setup.Config, error) {
 	rootfs, mounts, err := c.mounts(r.Trees)
 	if err != nil {
 		return nil, err
+	}
+	if r.Notify {
+		if c.notify, err = listenNotify(filepath.Join(c.m.RunDir, "notify", c.id)); err != nil {
+			return nil, fmt.Errorf("make the notify socket: %w", err)
+		}
+		mounts = append(mounts, c.notify.mount())
 	}
 	personality, err := s.personality()
 	if err != nil {

@@ -14,6 +14,7 @@ type Agent interface {
 	Signal(context.Context, *SignalRequest) (*Empty, error)
 	Resize(context.Context, *ResizeRequest) (*Empty, error)
 	Wait(context.Context, *WaitRequest) (*WaitResponse, error)
+	Ready(context.Context, *ReadyRequest) (*Empty, error)
 	Processes(context.Context, *ProcessesRequest) (*ProcessesResponse, error)
 	Freeze(context.Context, *FreezeRequest) (*Empty, error)
 	DeleteContainer(context.Context, *DeleteContainerRequest) (*Empty, error)
@@ -37,6 +38,8 @@ func dispatch(ctx context.Context, a Agent, method string, payload []byte) ([]by
 		return call(ctx, payload, a.Resize)
 	case "Wait":
 		return call(ctx, payload, a.Wait)
+	case "Ready":
+		return call(ctx, payload, a.Ready)
 	case "Processes":
 		return call(ctx, payload, a.Processes)
 	case "Freeze":

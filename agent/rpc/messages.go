@@ -67,6 +67,7 @@ type CreateContainerRequest struct {
 	Seccomp      []byte
 	SeccompFlags uint32
 	NoNewKeyring bool
+	Notify       bool
 }
 
 // CreateContainerResponse is the message of that name.
@@ -130,6 +131,11 @@ type WaitResponse struct {
 // Written is the message of that name.
 type Written struct {
 	Bytes uint64
+}
+
+// ReadyRequest is the message of that name.
+type ReadyRequest struct {
+	Id string
 }
 
 // ProcessesRequest is the message of that name.
@@ -211,7 +217,7 @@ func (m *Stdio) fields() []any {
 func (m *File) fields() []any { return []any{1: &m.Token, 2: &m.Reads, 3: &m.Writes} }
 
 func (m *CreateContainerRequest) fields() []any {
-	return []any{1: &m.Id, 2: &m.Spec, 3: &m.Trees, 4: &m.Stdio, 5: &m.Rows, 6: &m.Cols, 7: &m.DeviceFilter, 8: &m.Seccomp, 9: &m.SeccompFlags, 11: &m.NoNewKeyring}
+	return []any{1: &m.Id, 2: &m.Spec, 3: &m.Trees, 4: &m.Stdio, 5: &m.Rows, 6: &m.Cols, 7: &m.DeviceFilter, 8: &m.Seccomp, 9: &m.SeccompFlags, 11: &m.NoNewKeyring, 12: &m.Notify}
 }
 
 func (m *CreateContainerResponse) fields() []any { return []any{1: &m.Pid} }
@@ -235,6 +241,8 @@ func (m *WaitResponse) fields() []any {
 }
 
 func (m *Written) fields() []any { return []any{1: &m.Bytes} }
+
+func (m *ReadyRequest) fields() []any { return []any{1: &m.Id} }
 
 func (m *ProcessesRequest) fields() []any { return []any{1: &m.Id} }
 

@@ -82,6 +82,13 @@ func (c *Client) Resume(ctx context.Context) error {
 	return err
 }
 
+// Ready returns once the container has said on its notify socket that it is
+// ready. state.ErrNotRunning or ErrGone if it has ended.
+func (c *Client) Ready(ctx context.Context) error {
+	_, err := c.call(ctx, message{Type: typeReady})
+	return err
+}
+
 // Processes lists the processes in the guest.
 func (c *Client) Processes(ctx context.Context) ([]Process, error) {
 	m, err := c.call(ctx, message{Type: typeProcesses})

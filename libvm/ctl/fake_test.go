@@ -61,6 +61,12 @@ func (f *fake) Place() state.Cgroup {
 	return state.Cgroup{Path: "/x", Made: []string{"/sys/fs/cgroup/x"}}
 }
 
+func (f *fake) Ready(ctx context.Context) error {
+	f.note("ready")
+	<-ctx.Done()
+	return state.ErrNotRunning
+}
+
 func (f *fake) Processes(context.Context) ([]Process, error) {
 	return []Process{{PID: 300, ContainerPID: 1, UID: 5, Comm: "sh", Args: "sh -c x"}}, nil
 }

@@ -33,6 +33,9 @@ type Handler interface {
 	// Exec runs a further process, and returns once it exec'd in the guest.
 	// The context ends when the client hangs up.
 	Exec(ctx context.Context, r ExecRequest) (ExecSession, error)
+	// Ready returns once the container has said on its notify socket that it is
+	// ready. state.ErrNotRunning if it has ended.
+	Ready(ctx context.Context) error
 	// Processes lists the processes of the container.
 	Processes(ctx context.Context) ([]Process, error)
 	// Place is where the container is in the host's cgroups.
@@ -175,6 +178,8 @@ func serveConn(ctx, calls context.Context, c *net.UnixConn, h Handler) {
 		case typePlace:
 			place := h.Place()
 			answer.Cgroup = &place
+		case typeReady:
+			err = h.Ready(calls)
 		case typeProcesses:
 			answer.Processes, err = h.Processes(calls)
 		default:

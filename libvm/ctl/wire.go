@@ -45,6 +45,7 @@ const (
 	typeStart     = "start"
 	typeSignal    = "signal"
 	typeProcesses = "processes"
+	typeReady     = "ready"
 	typePause     = "pause"
 	typeResume    = "resume"
 	typeExec      = "exec"

@@ -222,6 +222,9 @@ func (m *fake) turn(from, to state.Status, failed error) error {
 	return m.save(to)
 }
 
+// Ready is at once: there is no guest to have a socket.
+func (*fake) Ready(context.Context) error { return nil }
+
 func (m *fake) Processes(context.Context) ([]ctl.Process, error) {
 	return []ctl.Process{
 		{PID: 90, PPID: 1, ContainerPID: 1, Comm: "sleep", Args: "/bin/sleep 100"},

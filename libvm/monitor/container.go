@@ -139,7 +139,7 @@ func (c *container) createRequest() (*api.CreateContainerRequest, error) {
 		return nil, err
 	}
 	spec := wire.MarshalSpec(guestSpec(&m.spec), hookState)
-	req := &api.CreateContainerRequest{Id: m.launch.ID, Spec: spec, Stdio: c.relay.stdio(), NoNewKeyring: m.launch.NoNewKeyring}
+	req := &api.CreateContainerRequest{Id: m.launch.ID, Spec: spec, Stdio: c.relay.stdio(), NoNewKeyring: m.launch.NoNewKeyring, Notify: m.launch.Notify}
 	for _, t := range m.view.Trees {
 		tree := &api.Tree{Mount: int32(t.Mount)}
 		switch n := t.Node; {
@@ -209,7 +209,7 @@ func (c *container) save(s state.Status) error {
 	public.Created = c.created
 	return m.state.Save(state.State{
 		Public: public, StartTime: c.self.StartTime, Hooks: lateHooks(m.spec.Hooks),
-		Cgroup: m.launch.Cgroup, Memory: c.ram, Resources: c.resources,
+		Cgroup: m.launch.Cgroup, Memory: c.ram, Resources: c.resources, Notify: m.launch.Notify,
 	})
 }
 
@@ -256,6 +256,18 @@ func (c *container) Start(ctx context.Context) error {
 
 // Place is where the container is in the host's cgroups.
 func (c *container) Place() state.Cgroup { return c.monitor.launch.Cgroup }
+
+// Ready waits for the container's word that it is ready.
+func (c *container) Ready(ctx context.Context) error {
+	_, err := c.agent().Ready(ctx, &api.ReadyRequest{Id: c.monitor.launch.ID})
+	if err != nil {
+		err = c.explain(ctx, guest.Error(err))
+		if c.current() == state.Stopped {
+			return state.ErrNotRunning
+		}
+	}
+	return err
+}
 
 // Processes lists what runs in the container.
 func (c *container) Processes(ctx context.Context) ([]ctl.Process, error) {

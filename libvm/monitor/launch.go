@@ -58,6 +58,7 @@ type Launch struct {
 	Debug    bool
 
 	NoNewKeyring bool // --no-new-keyring
+	Notify       bool // the workload gets a notify socket
 	Hooked       bool // the creator says when its hooks have run; Start fills it in
 
 	Cgroup state.Cgroup // where the monitor is on the host

@@ -71,6 +71,8 @@ type State struct {
 	// (proc(5), /proc/pid/stat field 22): PID with another start time is a
 	// stranger. 0: not known.
 	StartTime uint64 `json:"startTime,omitempty"`
+	// Notify says that the container has a notify socket.
+	Notify bool `json:"notify,omitempty"`
 	// Hooks are those that are yet to be run: poststart and poststop. The bundle
 	// may be gone, or another one, by then.
 	Hooks *specs.Hooks `json:"hooks,omitempty"`
