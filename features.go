@@ -9,6 +9,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"runv/libvm/bundle"
+	"runv/libvm/cgroup"
 	"runv/libvm/config"
 	"runv/libvm/seccomp"
 )
@@ -70,15 +71,15 @@ func runvFeatures(version, commit, kernel string) features.Features {
 		MountOptions:  bundle.MountOptions(),
 		Linux:         linuxFeatures(),
 		Annotations:   annotations,
-		// They choose a kernel, a backend and sizes.
-		PotentiallyUnsafeConfigAnnotations: []string{"io.runv."},
+		// They choose a kernel, a backend and sizes, and properties of systemd's unit.
+		PotentiallyUnsafeConfigAnnotations: []string{"io.runv.", cgroup.PropertyPrefix},
 	}
 }
 
 func supportedHooks() []string {
 	var out []string
 	for _, name := range []string{"prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"} {
-		if bundle.Supports("hooks." + name + "[].path") {
+		if bundle.Supports("hooks." + name) {
 			out = append(out, name)
 		}
 	}
@@ -97,7 +98,7 @@ func linuxFeatures() *features.Linux {
 		Cgroup: &features.Cgroup{
 			V1: &yes, V2: &yes, // of the host; the guest has v2
 			Systemd: &yes, SystemdUser: &no,
-			Rdma: supports("linux.resources.rdma{}.hcaHandles"),
+			Rdma: supports("linux.resources.rdma"),
 		},
 		Seccomp: &features.Seccomp{
 			Enabled: &yes, Actions: seccomp.Actions(), Operators: seccomp.Operators(), Archs: seccomp.Archs(),
@@ -109,7 +110,7 @@ func linuxFeatures() *features.Linux {
 			Enabled: supports("linux.intelRdt.closID"), Schemata: supports("linux.intelRdt.schemata"),
 			Monitoring: supports("linux.intelRdt.enableMonitoring"),
 		},
-		MountExtensions: &features.MountExtensions{IDMap: &features.IDMap{Enabled: supports("mounts[].uidMappings[].size")}},
+		MountExtensions: &features.MountExtensions{IDMap: &features.IDMap{Enabled: supports("mounts[].uidMappings")}},
 		NetDevices:      &features.NetDevices{Enabled: supports("linux.netDevices")},
 	}
 }

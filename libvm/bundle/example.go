@@ -83,8 +83,3 @@ func Rootless(s *specs.Spec, uid, gid uint32) {
 	}
 	s.Linux.Resources = nil
 }
-
-// Supports says whether Table calls a field supported.
-func Supports(path string) bool {
-	return slices.ContainsFunc(Table(), func(f Field) bool { return f.Path == path && f.Status == Supported })
-}

@@ -1,5 +1,10 @@
 package bundle
 
+import (
+	"slices"
+	"strings"
+)
+
 // Status says what becomes of a field of config.json.
 type Status string
 
@@ -35,6 +40,14 @@ func Table() []Field {
 		out = append(out, part...)
 	}
 	return out
+}
+
+// Supports says whether Table calls a field, or one below it, supported.
+func Supports(path string) bool {
+	return slices.ContainsFunc(Table(), func(f Field) bool {
+		below, ok := strings.CutPrefix(f.Path, path)
+		return ok && f.Status == Supported && (below == "" || strings.ContainsRune(".[{", rune(below[0])))
+	})
 }
 
 func tableTop() []Field {

@@ -128,7 +128,7 @@ func TestProperties(t *testing.T) {
 		t.Error(diff)
 	}
 	for key, value := range map[string]string{"a b": "1", "Name": "'open", "WaitSec": "'x'", "GoSec": "-1", "lower": "1"} {
-		if _, err := properties(map[string]string{propertyPrefix + key: value}); err == nil {
+		if _, err := properties(map[string]string{PropertyPrefix + key: value}); err == nil {
 			t.Errorf("%s=%s is a property", key, value)
 		}
 	}

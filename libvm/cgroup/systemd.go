@@ -12,9 +12,9 @@ import (
 	"github.com/godbus/dbus/v5"
 )
 
-// propertyPrefix begins the annotations that are properties of the systemd unit,
+// PropertyPrefix begins the annotations that are properties of the systemd unit,
 // as under runc.
-const propertyPrefix = "org.systemd.property."
+const PropertyPrefix = "org.systemd.property."
 
 // properties reads the unit's properties out of annotations: values are in the
 // text format of GVariant. A name that ends in Sec is a time in seconds, which
@@ -23,7 +23,7 @@ func properties(annotations map[string]string) ([]systemd.Property, error) {
 	valid := regexp.MustCompile(`^[A-Z][A-Za-z]+$`)
 	var out []systemd.Property
 	for _, key := range slices.Sorted(maps.Keys(annotations)) {
-		name, ok := strings.CutPrefix(key, propertyPrefix)
+		name, ok := strings.CutPrefix(key, PropertyPrefix)
 		if !ok || name == "" {
 			continue
 		}

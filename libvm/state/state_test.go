@@ -8,12 +8,14 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strconv"
+	"reflect"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 )
 
@@ -337,4 +339,26 @@ func FuzzParse(f *testing.F) {
 			t.Errorf("got %+v, want %+v", s2, s)
 		}
 	})
+}
+
+// TestPublicIsWhole: what the specification's type of a state says, ours says by
+// the same names. A member that is new in it fails this.
+func TestPublicIsWhole(t *testing.T) {
+	names := func(typ reflect.Type) map[string]reflect.Kind {
+		out := map[string]reflect.Kind{}
+		for i := range typ.NumField() {
+			name, _, _ := strings.Cut(typ.Field(i).Tag.Get("json"), ",")
+			out[name] = typ.Field(i).Type.Kind()
+		}
+		return out
+	}
+	ours, theirs := names(reflect.TypeFor[Public]()), names(reflect.TypeFor[specs.State]())
+	if len(theirs) < 6 {
+		t.Fatalf("%d members found, the walk is broken", len(theirs))
+	}
+	for name, kind := range theirs {
+		if ours[name] != kind {
+			t.Errorf("%s: %v, want %v", name, ours[name], kind)
+		}
+	}
 }
