@@ -13,6 +13,7 @@ import (
 	"runv/agent/container"
 	"runv/agent/reap"
 	"runv/agent/rpc"
+	"runv/agent/socket"
 	"runv/agent/task"
 	"runv/agent/vsock"
 )
@@ -58,6 +59,7 @@ func run() error {
 		CgroupRoot: cgroup.Root, LastCap: lastCap,
 	}}
 	s.m.Dial = s.dialStream
+	s.sockets = socket.New(s.dialStream, treesDir)
 	if err := <-dialed; err != nil {
 		return fmt.Errorf("dial the host: %w", err)
 	}

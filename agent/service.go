@@ -10,8 +10,10 @@ import (
 
 	"runv/agent/container"
 	"runv/agent/rpc"
+	"runv/agent/socket"
 	"runv/agent/stream"
 	"runv/agent/vsock"
+	"runv/agent/wire"
 )
 
 // version is what Configure tells the host.
@@ -20,6 +22,7 @@ const version = "0.1.0"
 // service answers the host's calls.
 type service struct {
 	m          *container.Manager
+	sockets    *socket.Relay
 	booted     int64 // CLOCK_BOOTTIME, ns
 	streamPort atomic.Uint32
 }
@@ -199,6 +202,34 @@ func (s *service) Processes(_ context.Context, r *rpc.ProcessesRequest) (*rpc.Pr
 
 func (s *service) DeleteContainer(ctx context.Context, r *rpc.DeleteContainerRequest) (*rpc.Empty, error) {
 	return &rpc.Empty{}, failed(s.m.Delete(ctx, r.Id))
+}
+
+func (s *service) ListenSocket(_ context.Context, r *rpc.ListenSocketRequest) (*rpc.Empty, error) {
+	return &rpc.Empty{}, s.sockets.Listen(r.Node, int(r.Kind), r.Token)
+}
+
+func (s *service) CloseSocket(_ context.Context, r *rpc.CloseSocketRequest) (*rpc.Empty, error) {
+	s.sockets.Close(r.Node)
+	return &rpc.Empty{}, nil
+}
+
+func (s *service) ConnectSocket(_ context.Context, r *rpc.ConnectSocketRequest) (*rpc.Empty, error) {
+	if r.Probe {
+		if !s.sockets.Bound(r.Node) {
+			return nil, &rpc.Error{Code: rpc.NotFound, Err: unix.ECONNREFUSED}
+		}
+		return &rpc.Empty{}, nil
+	}
+	return &rpc.Empty{}, s.sockets.Connect(r.Node, int(r.Kind), r.Token, wire.Peer{UID: r.Uid, GID: r.Gid})
+}
+
+func (s *service) BindingSocket(_ context.Context, r *rpc.BindingSocketRequest) (*rpc.BindingSocketResponse, error) {
+	return &rpc.BindingSocketResponse{Kind: uint32(socket.Binding(int(r.Thread)))}, nil
+}
+
+func (s *service) DrainSockets(context.Context, *rpc.DrainSocketsRequest) (*rpc.Empty, error) {
+	s.sockets.Drain()
+	return &rpc.Empty{}, nil
 }
 
 func (s *service) Stats(context.Context, *rpc.StatsRequest) (*rpc.StatsResponse, error) {

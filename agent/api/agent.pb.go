@@ -1646,6 +1646,318 @@ func (x *StatsResponse) GetAgentRss() uint64 {
 	return 0
 }
 
+type ListenSocketRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Node          uint64                 `protobuf:"varint,1,opt,name=node,proto3" json:"node,omitempty"`  // of the virtio-fs device: what FUSE calls a nodeid
+	Kind          uint32                 `protobuf:"varint,2,opt,name=kind,proto3" json:"kind,omitempty"`  // SOCK_STREAM, SOCK_DGRAM or SOCK_SEQPACKET of socket(2)
+	Token         []byte                 `protobuf:"bytes,3,opt,name=token,proto3" json:"token,omitempty"` // of each stream, which goes on with a Peer of agent/wire
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListenSocketRequest) Reset() {
+	*x = ListenSocketRequest{}
+	mi := &file_agent_api_agent_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListenSocketRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListenSocketRequest) ProtoMessage() {}
+
+func (x *ListenSocketRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_api_agent_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListenSocketRequest.ProtoReflect.Descriptor instead.
+func (*ListenSocketRequest) Descriptor() ([]byte, []int) {
+	return file_agent_api_agent_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *ListenSocketRequest) GetNode() uint64 {
+	if x != nil {
+		return x.Node
+	}
+	return 0
+}
+
+func (x *ListenSocketRequest) GetKind() uint32 {
+	if x != nil {
+		return x.Kind
+	}
+	return 0
+}
+
+func (x *ListenSocketRequest) GetToken() []byte {
+	if x != nil {
+		return x.Token
+	}
+	return nil
+}
+
+type CloseSocketRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Node          uint64                 `protobuf:"varint,1,opt,name=node,proto3" json:"node,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CloseSocketRequest) Reset() {
+	*x = CloseSocketRequest{}
+	mi := &file_agent_api_agent_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CloseSocketRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CloseSocketRequest) ProtoMessage() {}
+
+func (x *CloseSocketRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_api_agent_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CloseSocketRequest.ProtoReflect.Descriptor instead.
+func (*CloseSocketRequest) Descriptor() ([]byte, []int) {
+	return file_agent_api_agent_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *CloseSocketRequest) GetNode() uint64 {
+	if x != nil {
+		return x.Node
+	}
+	return 0
+}
+
+type ConnectSocketRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Node          uint64                 `protobuf:"varint,1,opt,name=node,proto3" json:"node,omitempty"`
+	Kind          uint32                 `protobuf:"varint,2,opt,name=kind,proto3" json:"kind,omitempty"`
+	Token         []byte                 `protobuf:"bytes,3,opt,name=token,proto3" json:"token,omitempty"`
+	Uid           uint32                 `protobuf:"varint,4,opt,name=uid,proto3" json:"uid,omitempty"` // who connects
+	Gid           uint32                 `protobuf:"varint,5,opt,name=gid,proto3" json:"gid,omitempty"`
+	Probe         bool                   `protobuf:"varint,6,opt,name=probe,proto3" json:"probe,omitempty"` // only find out whether the socket is bound: an error says that it is not
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ConnectSocketRequest) Reset() {
+	*x = ConnectSocketRequest{}
+	mi := &file_agent_api_agent_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ConnectSocketRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ConnectSocketRequest) ProtoMessage() {}
+
+func (x *ConnectSocketRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_api_agent_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ConnectSocketRequest.ProtoReflect.Descriptor instead.
+func (*ConnectSocketRequest) Descriptor() ([]byte, []int) {
+	return file_agent_api_agent_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *ConnectSocketRequest) GetNode() uint64 {
+	if x != nil {
+		return x.Node
+	}
+	return 0
+}
+
+func (x *ConnectSocketRequest) GetKind() uint32 {
+	if x != nil {
+		return x.Kind
+	}
+	return 0
+}
+
+func (x *ConnectSocketRequest) GetToken() []byte {
+	if x != nil {
+		return x.Token
+	}
+	return nil
+}
+
+func (x *ConnectSocketRequest) GetUid() uint32 {
+	if x != nil {
+		return x.Uid
+	}
+	return 0
+}
+
+func (x *ConnectSocketRequest) GetGid() uint32 {
+	if x != nil {
+		return x.Gid
+	}
+	return 0
+}
+
+func (x *ConnectSocketRequest) GetProbe() bool {
+	if x != nil {
+		return x.Probe
+	}
+	return false
+}
+
+type BindingSocketRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Thread        uint32                 `protobuf:"varint,1,opt,name=thread,proto3" json:"thread,omitempty"` // in the guest's root pid namespace
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BindingSocketRequest) Reset() {
+	*x = BindingSocketRequest{}
+	mi := &file_agent_api_agent_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BindingSocketRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BindingSocketRequest) ProtoMessage() {}
+
+func (x *BindingSocketRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_api_agent_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BindingSocketRequest.ProtoReflect.Descriptor instead.
+func (*BindingSocketRequest) Descriptor() ([]byte, []int) {
+	return file_agent_api_agent_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *BindingSocketRequest) GetThread() uint32 {
+	if x != nil {
+		return x.Thread
+	}
+	return 0
+}
+
+type BindingSocketResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Kind          uint32                 `protobuf:"varint,1,opt,name=kind,proto3" json:"kind,omitempty"` // 0: it is in another system call
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BindingSocketResponse) Reset() {
+	*x = BindingSocketResponse{}
+	mi := &file_agent_api_agent_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BindingSocketResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BindingSocketResponse) ProtoMessage() {}
+
+func (x *BindingSocketResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_api_agent_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BindingSocketResponse.ProtoReflect.Descriptor instead.
+func (*BindingSocketResponse) Descriptor() ([]byte, []int) {
+	return file_agent_api_agent_proto_rawDescGZIP(), []int{29}
+}
+
+func (x *BindingSocketResponse) GetKind() uint32 {
+	if x != nil {
+		return x.Kind
+	}
+	return 0
+}
+
+type DrainSocketsRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DrainSocketsRequest) Reset() {
+	*x = DrainSocketsRequest{}
+	mi := &file_agent_api_agent_proto_msgTypes[30]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DrainSocketsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DrainSocketsRequest) ProtoMessage() {}
+
+func (x *DrainSocketsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_api_agent_proto_msgTypes[30]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DrainSocketsRequest.ProtoReflect.Descriptor instead.
+func (*DrainSocketsRequest) Descriptor() ([]byte, []int) {
+	return file_agent_api_agent_proto_rawDescGZIP(), []int{30}
+}
+
 var File_agent_api_agent_proto protoreflect.FileDescriptor
 
 const file_agent_api_agent_proto_rawDesc = "" +
@@ -1772,7 +2084,25 @@ const file_agent_api_agent_proto_rawDesc = "" +
 	"\rStatsResponse\x12\x1b\n" +
 	"\tmem_total\x18\x01 \x01(\x04R\bmemTotal\x12#\n" +
 	"\rmem_available\x18\x02 \x01(\x04R\fmemAvailable\x12\x1b\n" +
-	"\tagent_rss\x18\x03 \x01(\x04R\bagentRss2\xe3\x06\n" +
+	"\tagent_rss\x18\x03 \x01(\x04R\bagentRss\"S\n" +
+	"\x13ListenSocketRequest\x12\x12\n" +
+	"\x04node\x18\x01 \x01(\x04R\x04node\x12\x12\n" +
+	"\x04kind\x18\x02 \x01(\rR\x04kind\x12\x14\n" +
+	"\x05token\x18\x03 \x01(\fR\x05token\"(\n" +
+	"\x12CloseSocketRequest\x12\x12\n" +
+	"\x04node\x18\x01 \x01(\x04R\x04node\"\x8e\x01\n" +
+	"\x14ConnectSocketRequest\x12\x12\n" +
+	"\x04node\x18\x01 \x01(\x04R\x04node\x12\x12\n" +
+	"\x04kind\x18\x02 \x01(\rR\x04kind\x12\x14\n" +
+	"\x05token\x18\x03 \x01(\fR\x05token\x12\x10\n" +
+	"\x03uid\x18\x04 \x01(\rR\x03uid\x12\x10\n" +
+	"\x03gid\x18\x05 \x01(\rR\x03gid\x12\x14\n" +
+	"\x05probe\x18\x06 \x01(\bR\x05probe\".\n" +
+	"\x14BindingSocketRequest\x12\x16\n" +
+	"\x06thread\x18\x01 \x01(\rR\x06thread\"+\n" +
+	"\x15BindingSocketResponse\x12\x12\n" +
+	"\x04kind\x18\x01 \x01(\rR\x04kind\"\x15\n" +
+	"\x13DrainSocketsRequest2\xe7\t\n" +
 	"\x05Agent\x12N\n" +
 	"\tConfigure\x12\x1f.runv.agent.v1.ConfigureRequest\x1a .runv.agent.v1.ConfigureResponse\x12`\n" +
 	"\x0fCreateContainer\x12%.runv.agent.v1.CreateContainerRequest\x1a&.runv.agent.v1.CreateContainerResponse\x12L\n" +
@@ -1784,7 +2114,12 @@ const file_agent_api_agent_proto_rawDesc = "" +
 	"\x05Ready\x12\x1b.runv.agent.v1.ReadyRequest\x1a\x14.runv.agent.v1.Empty\x12N\n" +
 	"\tProcesses\x12\x1f.runv.agent.v1.ProcessesRequest\x1a .runv.agent.v1.ProcessesResponse\x12<\n" +
 	"\x06Freeze\x12\x1c.runv.agent.v1.FreezeRequest\x1a\x14.runv.agent.v1.Empty\x12N\n" +
-	"\x0fDeleteContainer\x12%.runv.agent.v1.DeleteContainerRequest\x1a\x14.runv.agent.v1.Empty\x12B\n" +
+	"\x0fDeleteContainer\x12%.runv.agent.v1.DeleteContainerRequest\x1a\x14.runv.agent.v1.Empty\x12H\n" +
+	"\fListenSocket\x12\".runv.agent.v1.ListenSocketRequest\x1a\x14.runv.agent.v1.Empty\x12F\n" +
+	"\vCloseSocket\x12!.runv.agent.v1.CloseSocketRequest\x1a\x14.runv.agent.v1.Empty\x12J\n" +
+	"\rConnectSocket\x12#.runv.agent.v1.ConnectSocketRequest\x1a\x14.runv.agent.v1.Empty\x12Z\n" +
+	"\rBindingSocket\x12#.runv.agent.v1.BindingSocketRequest\x1a$.runv.agent.v1.BindingSocketResponse\x12H\n" +
+	"\fDrainSockets\x12\".runv.agent.v1.DrainSocketsRequest\x1a\x14.runv.agent.v1.Empty\x12B\n" +
 	"\x05Stats\x12\x1b.runv.agent.v1.StatsRequest\x1a\x1c.runv.agent.v1.StatsResponseB\x10Z\x0erunv/agent/apib\x06proto3"
 
 var (
@@ -1799,7 +2134,7 @@ func file_agent_api_agent_proto_rawDescGZIP() []byte {
 	return file_agent_api_agent_proto_rawDescData
 }
 
-var file_agent_api_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 25)
+var file_agent_api_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 31)
 var file_agent_api_agent_proto_goTypes = []any{
 	(*Empty)(nil),                   // 0: runv.agent.v1.Empty
 	(*ConfigureRequest)(nil),        // 1: runv.agent.v1.ConfigureRequest
@@ -1826,6 +2161,12 @@ var file_agent_api_agent_proto_goTypes = []any{
 	(*DeleteContainerRequest)(nil),  // 22: runv.agent.v1.DeleteContainerRequest
 	(*StatsRequest)(nil),            // 23: runv.agent.v1.StatsRequest
 	(*StatsResponse)(nil),           // 24: runv.agent.v1.StatsResponse
+	(*ListenSocketRequest)(nil),     // 25: runv.agent.v1.ListenSocketRequest
+	(*CloseSocketRequest)(nil),      // 26: runv.agent.v1.CloseSocketRequest
+	(*ConnectSocketRequest)(nil),    // 27: runv.agent.v1.ConnectSocketRequest
+	(*BindingSocketRequest)(nil),    // 28: runv.agent.v1.BindingSocketRequest
+	(*BindingSocketResponse)(nil),   // 29: runv.agent.v1.BindingSocketResponse
+	(*DrainSocketsRequest)(nil),     // 30: runv.agent.v1.DrainSocketsRequest
 }
 var file_agent_api_agent_proto_depIdxs = []int32{
 	4,  // 0: runv.agent.v1.Tree.node:type_name -> runv.agent.v1.Node
@@ -1846,21 +2187,31 @@ var file_agent_api_agent_proto_depIdxs = []int32{
 	18, // 15: runv.agent.v1.Agent.Processes:input_type -> runv.agent.v1.ProcessesRequest
 	21, // 16: runv.agent.v1.Agent.Freeze:input_type -> runv.agent.v1.FreezeRequest
 	22, // 17: runv.agent.v1.Agent.DeleteContainer:input_type -> runv.agent.v1.DeleteContainerRequest
-	23, // 18: runv.agent.v1.Agent.Stats:input_type -> runv.agent.v1.StatsRequest
-	2,  // 19: runv.agent.v1.Agent.Configure:output_type -> runv.agent.v1.ConfigureResponse
-	8,  // 20: runv.agent.v1.Agent.CreateContainer:output_type -> runv.agent.v1.CreateContainerResponse
-	0,  // 21: runv.agent.v1.Agent.StartContainer:output_type -> runv.agent.v1.Empty
-	11, // 22: runv.agent.v1.Agent.Exec:output_type -> runv.agent.v1.ExecResponse
-	0,  // 23: runv.agent.v1.Agent.Signal:output_type -> runv.agent.v1.Empty
-	0,  // 24: runv.agent.v1.Agent.Resize:output_type -> runv.agent.v1.Empty
-	15, // 25: runv.agent.v1.Agent.Wait:output_type -> runv.agent.v1.WaitResponse
-	0,  // 26: runv.agent.v1.Agent.Ready:output_type -> runv.agent.v1.Empty
-	20, // 27: runv.agent.v1.Agent.Processes:output_type -> runv.agent.v1.ProcessesResponse
-	0,  // 28: runv.agent.v1.Agent.Freeze:output_type -> runv.agent.v1.Empty
-	0,  // 29: runv.agent.v1.Agent.DeleteContainer:output_type -> runv.agent.v1.Empty
-	24, // 30: runv.agent.v1.Agent.Stats:output_type -> runv.agent.v1.StatsResponse
-	19, // [19:31] is the sub-list for method output_type
-	7,  // [7:19] is the sub-list for method input_type
+	25, // 18: runv.agent.v1.Agent.ListenSocket:input_type -> runv.agent.v1.ListenSocketRequest
+	26, // 19: runv.agent.v1.Agent.CloseSocket:input_type -> runv.agent.v1.CloseSocketRequest
+	27, // 20: runv.agent.v1.Agent.ConnectSocket:input_type -> runv.agent.v1.ConnectSocketRequest
+	28, // 21: runv.agent.v1.Agent.BindingSocket:input_type -> runv.agent.v1.BindingSocketRequest
+	30, // 22: runv.agent.v1.Agent.DrainSockets:input_type -> runv.agent.v1.DrainSocketsRequest
+	23, // 23: runv.agent.v1.Agent.Stats:input_type -> runv.agent.v1.StatsRequest
+	2,  // 24: runv.agent.v1.Agent.Configure:output_type -> runv.agent.v1.ConfigureResponse
+	8,  // 25: runv.agent.v1.Agent.CreateContainer:output_type -> runv.agent.v1.CreateContainerResponse
+	0,  // 26: runv.agent.v1.Agent.StartContainer:output_type -> runv.agent.v1.Empty
+	11, // 27: runv.agent.v1.Agent.Exec:output_type -> runv.agent.v1.ExecResponse
+	0,  // 28: runv.agent.v1.Agent.Signal:output_type -> runv.agent.v1.Empty
+	0,  // 29: runv.agent.v1.Agent.Resize:output_type -> runv.agent.v1.Empty
+	15, // 30: runv.agent.v1.Agent.Wait:output_type -> runv.agent.v1.WaitResponse
+	0,  // 31: runv.agent.v1.Agent.Ready:output_type -> runv.agent.v1.Empty
+	20, // 32: runv.agent.v1.Agent.Processes:output_type -> runv.agent.v1.ProcessesResponse
+	0,  // 33: runv.agent.v1.Agent.Freeze:output_type -> runv.agent.v1.Empty
+	0,  // 34: runv.agent.v1.Agent.DeleteContainer:output_type -> runv.agent.v1.Empty
+	0,  // 35: runv.agent.v1.Agent.ListenSocket:output_type -> runv.agent.v1.Empty
+	0,  // 36: runv.agent.v1.Agent.CloseSocket:output_type -> runv.agent.v1.Empty
+	0,  // 37: runv.agent.v1.Agent.ConnectSocket:output_type -> runv.agent.v1.Empty
+	29, // 38: runv.agent.v1.Agent.BindingSocket:output_type -> runv.agent.v1.BindingSocketResponse
+	0,  // 39: runv.agent.v1.Agent.DrainSockets:output_type -> runv.agent.v1.Empty
+	24, // 40: runv.agent.v1.Agent.Stats:output_type -> runv.agent.v1.StatsResponse
+	24, // [24:41] is the sub-list for method output_type
+	7,  // [7:24] is the sub-list for method input_type
 	7,  // [7:7] is the sub-list for extension type_name
 	7,  // [7:7] is the sub-list for extension extendee
 	0,  // [0:7] is the sub-list for field type_name
@@ -1877,7 +2228,7 @@ func file_agent_api_agent_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_agent_api_agent_proto_rawDesc), len(file_agent_api_agent_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   25,
+			NumMessages:   31,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -19,6 +19,11 @@ type AgentService interface {
 	Processes(context.Context, *ProcessesRequest) (*ProcessesResponse, error)
 	Freeze(context.Context, *FreezeRequest) (*Empty, error)
 	DeleteContainer(context.Context, *DeleteContainerRequest) (*Empty, error)
+	ListenSocket(context.Context, *ListenSocketRequest) (*Empty, error)
+	CloseSocket(context.Context, *CloseSocketRequest) (*Empty, error)
+	ConnectSocket(context.Context, *ConnectSocketRequest) (*Empty, error)
+	BindingSocket(context.Context, *BindingSocketRequest) (*BindingSocketResponse, error)
+	DrainSockets(context.Context, *DrainSocketsRequest) (*Empty, error)
 	Stats(context.Context, *StatsRequest) (*StatsResponse, error)
 }
 
@@ -101,6 +106,41 @@ func RegisterAgentService(srv *ttrpc.Server, svc AgentService) {
 					return nil, err
 				}
 				return svc.DeleteContainer(ctx, &req)
+			},
+			"ListenSocket": func(ctx context.Context, unmarshal func(interface{}) error) (interface{}, error) {
+				var req ListenSocketRequest
+				if err := unmarshal(&req); err != nil {
+					return nil, err
+				}
+				return svc.ListenSocket(ctx, &req)
+			},
+			"CloseSocket": func(ctx context.Context, unmarshal func(interface{}) error) (interface{}, error) {
+				var req CloseSocketRequest
+				if err := unmarshal(&req); err != nil {
+					return nil, err
+				}
+				return svc.CloseSocket(ctx, &req)
+			},
+			"ConnectSocket": func(ctx context.Context, unmarshal func(interface{}) error) (interface{}, error) {
+				var req ConnectSocketRequest
+				if err := unmarshal(&req); err != nil {
+					return nil, err
+				}
+				return svc.ConnectSocket(ctx, &req)
+			},
+			"BindingSocket": func(ctx context.Context, unmarshal func(interface{}) error) (interface{}, error) {
+				var req BindingSocketRequest
+				if err := unmarshal(&req); err != nil {
+					return nil, err
+				}
+				return svc.BindingSocket(ctx, &req)
+			},
+			"DrainSockets": func(ctx context.Context, unmarshal func(interface{}) error) (interface{}, error) {
+				var req DrainSocketsRequest
+				if err := unmarshal(&req); err != nil {
+					return nil, err
+				}
+				return svc.DrainSockets(ctx, &req)
 			},
 			"Stats": func(ctx context.Context, unmarshal func(interface{}) error) (interface{}, error) {
 				var req StatsRequest
@@ -206,6 +246,46 @@ func (c *agentClient) Freeze(ctx context.Context, req *FreezeRequest) (*Empty, e
 func (c *agentClient) DeleteContainer(ctx context.Context, req *DeleteContainerRequest) (*Empty, error) {
 	var resp Empty
 	if err := c.client.Call(ctx, "runv.agent.v1.Agent", "DeleteContainer", req, &resp); err != nil {
+		return nil, err
+	}
+	return &resp, nil
+}
+
+func (c *agentClient) ListenSocket(ctx context.Context, req *ListenSocketRequest) (*Empty, error) {
+	var resp Empty
+	if err := c.client.Call(ctx, "runv.agent.v1.Agent", "ListenSocket", req, &resp); err != nil {
+		return nil, err
+	}
+	return &resp, nil
+}
+
+func (c *agentClient) CloseSocket(ctx context.Context, req *CloseSocketRequest) (*Empty, error) {
+	var resp Empty
+	if err := c.client.Call(ctx, "runv.agent.v1.Agent", "CloseSocket", req, &resp); err != nil {
+		return nil, err
+	}
+	return &resp, nil
+}
+
+func (c *agentClient) ConnectSocket(ctx context.Context, req *ConnectSocketRequest) (*Empty, error) {
+	var resp Empty
+	if err := c.client.Call(ctx, "runv.agent.v1.Agent", "ConnectSocket", req, &resp); err != nil {
+		return nil, err
+	}
+	return &resp, nil
+}
+
+func (c *agentClient) BindingSocket(ctx context.Context, req *BindingSocketRequest) (*BindingSocketResponse, error) {
+	var resp BindingSocketResponse
+	if err := c.client.Call(ctx, "runv.agent.v1.Agent", "BindingSocket", req, &resp); err != nil {
+		return nil, err
+	}
+	return &resp, nil
+}
+
+func (c *agentClient) DrainSockets(ctx context.Context, req *DrainSocketsRequest) (*Empty, error) {
+	var resp Empty
+	if err := c.client.Call(ctx, "runv.agent.v1.Agent", "DrainSockets", req, &resp); err != nil {
 		return nil, err
 	}
 	return &resp, nil

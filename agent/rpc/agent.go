@@ -18,6 +18,11 @@ type Agent interface {
 	Processes(context.Context, *ProcessesRequest) (*ProcessesResponse, error)
 	Freeze(context.Context, *FreezeRequest) (*Empty, error)
 	DeleteContainer(context.Context, *DeleteContainerRequest) (*Empty, error)
+	ListenSocket(context.Context, *ListenSocketRequest) (*Empty, error)
+	CloseSocket(context.Context, *CloseSocketRequest) (*Empty, error)
+	ConnectSocket(context.Context, *ConnectSocketRequest) (*Empty, error)
+	BindingSocket(context.Context, *BindingSocketRequest) (*BindingSocketResponse, error)
+	DrainSockets(context.Context, *DrainSocketsRequest) (*Empty, error)
 	Stats(context.Context, *StatsRequest) (*StatsResponse, error)
 }
 
@@ -46,6 +51,16 @@ func dispatch(ctx context.Context, a Agent, method string, payload []byte) ([]by
 		return call(ctx, payload, a.Freeze)
 	case "DeleteContainer":
 		return call(ctx, payload, a.DeleteContainer)
+	case "ListenSocket":
+		return call(ctx, payload, a.ListenSocket)
+	case "CloseSocket":
+		return call(ctx, payload, a.CloseSocket)
+	case "ConnectSocket":
+		return call(ctx, payload, a.ConnectSocket)
+	case "BindingSocket":
+		return call(ctx, payload, a.BindingSocket)
+	case "DrainSockets":
+		return call(ctx, payload, a.DrainSockets)
 	case "Stats":
 		return call(ctx, payload, a.Stats)
 	}

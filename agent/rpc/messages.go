@@ -192,6 +192,42 @@ type StatsResponse struct {
 	AgentRss     uint64
 }
 
+// ListenSocketRequest is the message of that name.
+type ListenSocketRequest struct {
+	Node  uint64
+	Kind  uint32
+	Token []byte
+}
+
+// CloseSocketRequest is the message of that name.
+type CloseSocketRequest struct {
+	Node uint64
+}
+
+// ConnectSocketRequest is the message of that name.
+type ConnectSocketRequest struct {
+	Node  uint64
+	Kind  uint32
+	Token []byte
+	Uid   uint32
+	Gid   uint32
+	Probe bool
+}
+
+// BindingSocketRequest is the message of that name.
+type BindingSocketRequest struct {
+	Thread uint32
+}
+
+// BindingSocketResponse is the message of that name.
+type BindingSocketResponse struct {
+	Kind uint32
+}
+
+// DrainSocketsRequest is the message of that name.
+type DrainSocketsRequest struct {
+}
+
 func (*Empty) fields() []any { return nil }
 
 func (m *ConfigureRequest) fields() []any {
@@ -258,6 +294,21 @@ func (m *ProcessesResponse) fields() []any { return []any{1: &m.Processes} }
 
 func (m *FreezeRequest) fields() []any          { return []any{1: &m.Id, 2: &m.Frozen, 3: &m.UnixNanos} }
 func (m *DeleteContainerRequest) fields() []any { return []any{1: &m.Id} }
+
+func (m *ListenSocketRequest) fields() []any {
+	return []any{1: &m.Node, 2: &m.Kind, 3: &m.Token}
+}
+
+func (m *CloseSocketRequest) fields() []any { return []any{1: &m.Node} }
+
+func (m *ConnectSocketRequest) fields() []any {
+	return []any{1: &m.Node, 2: &m.Kind, 3: &m.Token, 4: &m.Uid, 5: &m.Gid, 6: &m.Probe}
+}
+
+func (m *BindingSocketRequest) fields() []any  { return []any{1: &m.Thread} }
+func (m *BindingSocketResponse) fields() []any { return []any{1: &m.Kind} }
+
+func (*DrainSocketsRequest) fields() []any { return nil }
 
 func (*StatsRequest) fields() []any { return nil }
 

@@ -96,6 +96,12 @@ func (d *Duplex) Written() uint64 { return written(d.raw, &d.mu, &d.total) }
 // Done is closed when everything that the process wrote is with the host.
 func (d *Duplex) Done() <-chan struct{} { return d.done }
 
+// Over is closed when both directions have ended.
+func (d *Duplex) Over() <-chan struct{} { return d.over }
+
+// HungUp says whether the process's end is closed.
+func (d *Duplex) HungUp() bool { return hungUp(d.raw) }
+
 // Close ends the copying and waits for it.
 func (d *Duplex) Close() {
 	d.ours.Close()
@@ -112,6 +118,12 @@ func pollHangUp(fd uintptr) bool {
 			return err != nil || p[0].Revents&(unix.POLLHUP|unix.POLLERR) != 0
 		}
 	}
+}
+
+// HungUp says whether the other end of a socket is closed.
+func HungUp(f *os.File) bool {
+	raw, err := f.SyscallConn()
+	return err != nil || hungUp(raw)
 }
 
 func hungUp(c syscall.RawConn) (yes bool) {

@@ -38,8 +38,8 @@ const tokenTimeout = 10 * time.Second
 // guest decides how many it opens.
 const maxPending = 64
 
-// Listener is the host's side of the VM's vsock device.
-type Listener interface {
+// Device is the VM's vsock device.
+type Device interface {
 	Listen(port uint32) (net.Listener, error)
 }
 
@@ -50,16 +50,17 @@ type Guest struct {
 	serving sync.WaitGroup
 
 	mu      sync.Mutex
-	pending map[net.Conn]bool        // have not sent their token yet
-	want    map[string]chan net.Conn // token → who waits for it
+	pending map[net.Conn]bool         // have not sent their token yet
+	want    map[string]chan net.Conn  // token → who waits for it
+	taken   map[string]func(net.Conn) // token → who takes all of it
 	closed  bool
 	client  *ttrpc.Client
 	agent   api.AgentService
 }
 
 // New begins to listen for the guest's agent and streams. Close frees it.
-func New(l Listener) (*Guest, error) {
-	g := &Guest{pending: map[net.Conn]bool{}, want: map[string]chan net.Conn{}}
+func New(l Device) (*Guest, error) {
+	g := &Guest{pending: map[net.Conn]bool{}, want: map[string]chan net.Conn{}, taken: map[string]func(net.Conn){}}
 	var err error
 	if g.control, err = l.Listen(ControlPort); err != nil {
 		return nil, fmt.Errorf("listen for the agent: %w", err)
@@ -142,6 +143,30 @@ func (g *Guest) NewStream() *Stream {
 	return s
 }
 
+// Listener is a token by which the agent may open any number of connections.
+type Listener struct {
+	Token []byte
+	guest *Guest
+}
+
+// Listen makes a token; take is called with each connection that is opened by it,
+// which is its own, in a goroutine that Guest.Close waits for.
+func (g *Guest) Listen(take func(net.Conn)) *Listener {
+	l := &Listener{Token: make([]byte, TokenBytes), guest: g}
+	rand.Read(l.Token) //nolint:errcheck // never fails
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.taken[string(l.Token)] = take
+	return l
+}
+
+// Close ends the token. Connections go on.
+func (l *Listener) Close() {
+	l.guest.mu.Lock()
+	defer l.guest.mu.Unlock()
+	delete(l.guest.taken, string(l.Token))
+}
+
 // ErrLost says that the guest's agent cannot be reached any more, or will not
 // open a stream: the VM has ended, or is about to.
 var ErrLost = errors.New("the guest's agent has gone")
@@ -208,8 +233,13 @@ func (g *Guest) match(conn net.Conn) {
 	conn.SetReadDeadline(time.Time{}) //nolint:errcheck // as above
 
 	g.mu.Lock()
-	defer g.mu.Unlock()
 	delete(g.pending, conn)
+	if take := g.taken[string(token[:])]; take != nil && err == nil && !g.closed {
+		g.mu.Unlock()
+		take(conn)
+		return
+	}
+	defer g.mu.Unlock()
 	c, ok := g.want[string(token[:])]
 	if err != nil || !ok {
 		conn.Close() //nolint:errcheck // not one of ours, or a guess

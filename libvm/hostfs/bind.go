@@ -46,12 +46,12 @@ func (v *View) bind(i int, m *specs.Mount, o *mountopt.Options) error {
 		return v.bindNode(i, m, src, &st)
 	case sfs.Type == unix.NSFS_MAGIC:
 		return fmt.Errorf("bind of %q: a namespace of the host cannot be shared with the guest", src)
-	case kind != unix.S_IFDIR && kind != unix.S_IFREG:
-		return fmt.Errorf("bind of %q: only directories, regular files and devices can be shared with the guest", src)
+	case kind != unix.S_IFDIR && kind != unix.S_IFREG && kind != unix.S_IFSOCK:
+		return fmt.Errorf("bind of %q: only directories, regular files, sockets and devices can be shared with the guest", src)
 	case slices.Contains(kernelTypes, int64(sfs.Type)):
 		return v.bindKernel(i, m, src, kind == unix.S_IFDIR, sfs.Type == unix.PROC_SUPER_MAGIC)
 	}
-	return v.bindTree(i, m, o, src, kind == unix.S_IFREG)
+	return v.bindTree(i, m, o, src, kind != unix.S_IFDIR)
 }
 
 // bindKernel has the guest bind the same of its own kernel's.

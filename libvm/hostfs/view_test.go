@@ -175,7 +175,7 @@ func TestPrepareErrors(t *testing.T) {
 		want  string
 	}{
 		{"missing source", specs.Mount{Destination: "/x", Type: "bind", Source: "/no/such"}, "no such file or directory"},
-		{"fifo source", specs.Mount{Destination: "/x", Type: "bind", Source: dir + "/fifo", Options: []string{"bind"}}, "only directories, regular files and devices"},
+		{"fifo source", specs.Mount{Destination: "/x", Type: "bind", Source: dir + "/fifo", Options: []string{"bind"}}, "only directories, regular files, sockets and devices"},
 		{"namespace source", specs.Mount{Destination: "/x", Type: "bind", Source: "/proc/self/ns/uts", Options: []string{"bind"}}, "a namespace of the host cannot be shared"},
 		{"file system that is not there", specs.Mount{Destination: "/x", Type: "nosuchfs", Source: "y", Options: []string{"ro", "a=b"}}, "mount src=y, dst=/x, flags=MS_RDONLY, data=a=b: no such device"},
 		{"file in the way", specs.Mount{Destination: "/file/x", Type: "tmpfs"}, "not a directory"},

@@ -308,6 +308,7 @@ func (c *container) wait(ctx context.Context) (int, error) {
 		return statusLost, err
 	}
 	c.relay.drained(ctx)
+	c.monitor.machine.socks.drain(ctx)
 	return clampStatus(r.Status), nil
 }
 

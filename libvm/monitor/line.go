@@ -76,14 +76,22 @@ func newLine(g *guest.Guest, file *os.File, a inherit.Access) (*line, error) {
 		return l, nil
 	}
 	if a.Reads {
-		fd, err := unix.Eventfd(0, unix.EFD_CLOEXEC)
-		if err != nil {
-			return l, os.NewSyscallError("eventfd2", err)
+		if err := l.stoppable(); err != nil {
+			return l, err
 		}
-		l.cancel = os.NewFile(uintptr(fd), "relay")
 	}
 	l.stream = g.NewStream()
 	return l, nil
+}
+
+// stoppable makes what stop uses.
+func (l *line) stoppable() error {
+	fd, err := unix.Eventfd(0, unix.EFD_CLOEXEC)
+	if err != nil {
+		return os.NewSyscallError("eventfd2", err)
+	}
+	l.cancel = os.NewFile(uintptr(fd), "relay")
+	return nil
 }
 
 // lines makes those of all files of a process, in the order of its descriptors.

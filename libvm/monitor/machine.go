@@ -36,6 +36,7 @@ type machine struct {
 	vm     vm.VM
 	guest  *guest.Guest
 	files  *passthrough.Server
+	socks  *socketRelay
 	initrd *os.File
 	ended  chan struct{} // closed when the VM has ended and its guest was closed
 }
@@ -76,12 +77,14 @@ func (m *monitor) startMachine(ctx context.Context) (*machine, error) {
 		return fail(err)
 	}
 	m.log.Debug("starting the virtual machine", "backend", backend.Name(), "memory", vc.Memory, "cpus", vc.CPUs, "kernel", vc.Kernel)
+	socks := newSocketRelay(g, files, m.log)
+	files.SetSockets(socks)
 	running, err := backend.Start(ctx, vc, []virtio.Device{sock, tree, rng.New()})
 	if err != nil {
 		g.Close()
 		return fail(err)
 	}
-	mc := &machine{vm: running, guest: g, files: files, initrd: vc.Initrd, ended: make(chan struct{})}
+	mc := &machine{vm: running, guest: g, files: files, socks: socks, initrd: vc.Initrd, ended: make(chan struct{})}
 	go func() {
 		defer close(mc.ended)
 		<-running.Done()
@@ -109,6 +112,7 @@ func mayMakeDevices(spec *specs.Spec) bool {
 func (mc *machine) close() {
 	mc.vm.Close() //nolint:errcheck // Kill fails only if it is dead
 	<-mc.ended
+	mc.socks.close()
 	mc.files.Close()  //nolint:errcheck // descriptors
 	mc.initrd.Close() //nolint:errcheck // a memfd
 }

@@ -13,6 +13,7 @@ import (
 
 	"runv/agent/api"
 	"runv/libvm/guest"
+	"runv/libvm/inherit"
 )
 
 // relayBuffer is the most that is held of one direction of one stream in this
@@ -43,6 +44,20 @@ func newRelay(g *guest.Guest, f files) (*relay, error) {
 		r.close()
 		return nil, err
 	}
+	return r, nil
+}
+
+// relaySocket begins to copy between a connected stream socket of the host and a
+// stream that is open. The relay owns both.
+func relaySocket(file *os.File, conn net.Conn) (*relay, error) {
+	l := &line{Access: inherit.Access{Reads: true, Writes: true}, file: file, extra: true, conn: conn}
+	r := &relay{closed: make(chan struct{}), lines: []*line{l}}
+	r.progress = sync.NewCond(&r.mu)
+	if err := l.stoppable(); err != nil {
+		r.close()
+		return nil, err
+	}
+	r.carry(l, conn)
 	return r, nil
 }
 

@@ -51,12 +51,21 @@ func (s *Server) Mknod(_ <-chan struct{}, in *fuse.MknodIn, name string, out *fu
 	default:
 		return fuse.EINVAL
 	}
+	socket := in.Mode&unix.S_IFMT == unix.S_IFSOCK
+	if socket && in.NodeId == fuse.FUSE_ROOT_ID && s.socketEntry(name, listenPrefix, out).Ok() {
+		return fuse.OK
+	}
 	dir, p, code := s.dirOf(in.NodeId, name, true)
 	if !code.Ok() {
 		return code
 	}
 	defer p.release()
 	mode := in.Mode&unix.S_IFMT | s.modeIn(dir, p, in.Mode, in.Umask)
+	if socket {
+		if code, ok := s.bindSocket(in, dir, p, name, mode, out); ok {
+			return code
+		}
+	}
 	err := s.as(dir, in.Uid, in.Gid, func() error { return unix.Mknodat(p.fd, name, mode, int(in.Rdev)) })
 	return s.made(err, dir, p, name, out)
 }

@@ -42,10 +42,14 @@ func (s *Server) dirOf(id uint64, name string, change bool) (*inode, *pathFD, fu
 func (s *Server) Lookup(_ <-chan struct{}, h *fuse.InHeader, name string, out *fuse.EntryOut) fuse.Status {
 	n, ok, code := s.lookupSynthetic(h.NodeId, name)
 	if ok {
-		if n == nil && code.Ok() {
-			s.absent(out)
-		} else if code.Ok() {
+		switch {
+		case n != nil && code.Ok():
 			code = s.entryOf(n, out)
+			if n.typ == unix.S_IFSOCK {
+				s.socketSeen(n)
+			}
+		case code.Ok() && (h.NodeId != fuse.FUSE_ROOT_ID || !s.socketEntry(name, connectPrefix, out).Ok()):
+			s.absent(out)
 		}
 		return code
 	}
@@ -56,6 +60,11 @@ func (s *Server) Lookup(_ <-chan struct{}, h *fuse.InHeader, name string, out *f
 	defer p.release()
 	switch err := s.enter(dir, p, name, out); err {
 	case nil:
+		if out.Mode&unix.S_IFMT == unix.S_IFSOCK {
+			if n, code := s.node(out.NodeId); code.Ok() {
+				s.socketSeen(n)
+			}
+		}
 		return fuse.OK
 	case unix.ENOENT:
 		s.absent(out)
@@ -100,6 +109,9 @@ func (s *Server) entry(n *inode, st *unix.Statx_t, out *fuse.EntryOut) {
 	*out = fuse.EntryOut{NodeId: n.id}
 	out.SetEntryTimeout(s.opts.Timeout)
 	out.SetAttrTimeout(s.opts.Timeout)
+	if n.typ == unix.S_IFSOCK && s.socks.relay != nil {
+		out.SetEntryTimeout(0) // each connect(2) shows whether somebody listens
+	}
 	n.vol.attr(st, &out.Attr)
 }
 

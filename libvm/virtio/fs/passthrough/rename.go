@@ -80,6 +80,9 @@ func (l *leaving) done(s *Server, err error) {
 		if old := s.cache.pin(l.p); old != nil {
 			s.evict(old)
 		}
+		if l.n.typ == unix.S_IFSOCK {
+			s.socketUnlinked(l.n, l.p)
+		}
 	}
 	l.p.release()
 }

@@ -84,6 +84,7 @@ type Server struct {
 	xat  bool // getxattrat and its kin exist (Linux 6.13)
 
 	cache fdCache
+	socks sockets
 
 	mu    sync.Mutex // guards all below, and the fields of inode and file that say so
 	table inodeTable

@@ -55,8 +55,8 @@ type TreeOptions struct {
 	IDs      *IDMap // of the owners; nil: they are those of the host
 }
 
-// AddTree shares root, an O_PATH (or other) descriptor of a directory or regular
-// file, as /<key>/<name>. It may be called while a guest is running. The server
+// AddTree shares root, an O_PATH (or other) descriptor of a directory, regular
+// file or socket, as /<key>/<name>. It may be called while a guest is running. The server
 // keeps its own duplicate of root.
 //
 // A source that a guest is to see in two places is one tree, bound twice there:
@@ -87,8 +87,8 @@ func (s *Server) addTree(t *tree, fd int) error {
 		return os.NewSyscallError("statx", err)
 	}
 	typ := uint32(st.Mode) & unix.S_IFMT
-	if typ != unix.S_IFDIR && typ != unix.S_IFREG {
-		return fmt.Errorf("file type %#o: neither a directory nor a regular file", typ)
+	if typ != unix.S_IFDIR && typ != unix.S_IFREG && typ != unix.S_IFSOCK {
+		return fmt.Errorf("file type %#o: not a directory, a regular file or a socket", typ)
 	}
 	t.vols.Store(&[]*volume{})
 	tr := traitsOf(fd)

@@ -1,0 +1,433 @@
+package monitor
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"runv/agent/api"
+	"runv/agent/wire"
+	"runv/libvm/guest"
+	"runv/libvm/virtio/fs/passthrough"
+)
+
+// maxSocketConns bounds the connections to Unix sockets that are relayed at once,
+// in both directions together: each costs descriptors and two threads.
+const maxSocketConns = 512
+
+// offerTime is how long a lookup in the guest waits until the guest's agent listens
+// for a socket of the host.
+const offerTime = 5 * time.Second
+
+// socketRelay relays Unix sockets between host and guest, see passthrough/socket.go.
+type socketRelay struct {
+	guest *guest.Guest
+	files *passthrough.Server
+	log   *slog.Logger
+	room  chan struct{} // one for each connection
+
+	mu      sync.Mutex
+	closed  bool
+	offered map[uint64]*guest.Listener // by node: sockets of the host
+	served  map[uint64]*served         // by node: sockets of the guest
+	conns   map[io.Closer]bool
+	work    sync.WaitGroup // connections, and those who accept them
+	outputs sync.WaitGroup // from the guest: what is to be drained
+}
+
+var _ passthrough.Sockets = (*socketRelay)(nil)
+
+func newSocketRelay(g *guest.Guest, files *passthrough.Server, log *slog.Logger) *socketRelay {
+	return &socketRelay{
+		guest: g, files: files, log: log, room: make(chan struct{}, maxSocketConns),
+		offered: map[uint64]*guest.Listener{}, served: map[uint64]*served{}, conns: map[io.Closer]bool{},
+	}
+}
+
+// agent is the guest's, or nil: then it has not called yet.
+func (s *socketRelay) call(limit time.Duration, f func(context.Context, api.AgentService) error) error {
+	a := s.guest.Agent()
+	if a == nil {
+		return guest.ErrLost
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), limit)
+	defer cancel()
+	return guest.Error(f(ctx, a))
+}
+
+// Offer has the guest listen for a socket of the host.
+func (s *socketRelay) Offer(node uint64, kind int) error {
+	l := s.guest.Listen(func(c net.Conn) { s.fromGuest(node, kind, c) })
+	err := s.call(offerTime, func(ctx context.Context, a api.AgentService) error {
+		_, err := a.ListenSocket(ctx, &api.ListenSocketRequest{Node: node, Kind: uint32(kind), Token: l.Token})
+		return err
+	})
+	if err != nil {
+		l.Close()
+		s.log.Debug("the guest does not listen for a socket of the host", "node", node, "error", err)
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.offered[node] = l
+	return nil
+}
+
+// Withdraw has the guest listen no more.
+func (s *socketRelay) Withdraw(node uint64) {
+	s.mu.Lock()
+	l := s.offered[node]
+	delete(s.offered, node)
+	s.mu.Unlock()
+	if l == nil {
+		return
+	}
+	l.Close()
+	err := s.call(offerTime, func(ctx context.Context, a api.AgentService) error {
+		_, err := a.CloseSocket(ctx, &api.CloseSocketRequest{Node: node})
+		return err
+	})
+	if err != nil {
+		s.log.Debug("the guest still listens for a socket of the host", "node", node, "error", err)
+	}
+}
+
+// Binding asks the agent what a thread of the guest is about to bind.
+func (s *socketRelay) Binding(thread uint32) int {
+	var r *api.BindingSocketResponse
+	err := s.call(offerTime, func(ctx context.Context, a api.AgentService) (err error) {
+		r, err = a.BindingSocket(ctx, &api.BindingSocketRequest{Thread: thread})
+		return err
+	})
+	if err != nil {
+		return 0
+	}
+	switch kind := int(r.Kind); kind {
+	case unix.SOCK_STREAM, unix.SOCK_SEQPACKET, unix.SOCK_DGRAM:
+		return kind
+	}
+	return 0
+}
+
+// enter takes room for a connection that f carries; without room, or at the end,
+// it says no.
+func (s *socketRelay) enter(f func()) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return false
+	}
+	select {
+	case s.room <- struct{}{}:
+	default:
+		return false
+	}
+	s.work.Go(func() {
+		defer func() { <-s.room }()
+		f()
+	})
+	return true
+}
+
+// track has close end a connection.
+func (s *socketRelay) track(c io.Closer) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return false
+	}
+	s.conns[c] = true
+	return true
+}
+
+func (s *socketRelay) untrack(c io.Closer) {
+	s.mu.Lock()
+	delete(s.conns, c)
+	s.mu.Unlock()
+	c.Close() //nolint:errcheck // its end
+}
+
+// fromGuest is a connection that a process of the guest has made.
+func (s *socketRelay) fromGuest(node uint64, kind int, conn net.Conn) {
+	if !s.enter(func() { s.connect(node, kind, conn) }) {
+		conn.Close() //nolint:errcheck // too many
+	}
+}
+
+func (s *socketRelay) connect(node uint64, kind int, conn net.Conn) {
+	conn.SetReadDeadline(time.Now().Add(offerTime)) //nolint:errcheck // a closed connection fails the read
+	peer, err := wire.ReadPeer(conn)
+	conn.SetReadDeadline(time.Time{}) //nolint:errcheck // as above
+	var fd int
+	if err == nil {
+		fd, err = s.files.DialSocket(node, kind, peer.UID, peer.GID)
+	}
+	if err != nil {
+		s.log.Debug("connection of the guest to a socket", "node", node, "error", err)
+		conn.Close() //nolint:errcheck // the process in the guest reads the end
+		return
+	}
+	s.carry(os.NewFile(uintptr(fd), "socket"), conn, kind, node)
+}
+
+// carry copies between a socket of the host and a stream until both have ended.
+func (s *socketRelay) carry(file *os.File, conn net.Conn, kind int, node uint64) {
+	if kind != unix.SOCK_STREAM {
+		s.carryPackets(file, conn, kind, node)
+		return
+	}
+	r, err := relaySocket(file, conn)
+	if err != nil {
+		return
+	}
+	c := closerFunc{func() { r.close() }}
+	if !s.track(&c) {
+		r.close()
+		return
+	}
+	s.outputs.Go(r.outputs.Wait)
+	r.finished()
+	s.untrack(&c)
+}
+
+// closerFunc is a function as an io.Closer.
+type closerFunc struct{ f func() }
+
+func (c *closerFunc) Close() error {
+	c.f()
+	return nil
+}
+
+// carryPackets does the same for what keeps the bounds of packets.
+func (s *socketRelay) carryPackets(file *os.File, conn net.Conn, kind int, node uint64) {
+	unix.SetNonblock(int(file.Fd()), true) //nolint:errcheck // one of ours
+	f, err := pollable(file)
+	if err != nil {
+		conn.Close() //nolint:errcheck // unused
+		return
+	}
+	c := closerFunc{func() {
+		f.Close()    //nolint:errcheck // sockets
+		conn.Close() //nolint:errcheck // as above
+	}}
+	if !s.track(&c) {
+		c.f()
+		return
+	}
+	defer s.untrack(&c)
+	var both sync.WaitGroup
+	both.Go(func() {
+		if kind == unix.SOCK_DGRAM {
+			return // an answer has nowhere to go
+		}
+		if wire.SendPackets(conn, f, true) == nil {
+			closeWrite(conn) //nolint:errcheck // the guest may have gone
+			return
+		}
+		c.f()
+	})
+	s.outputs.Add(1)
+	both.Go(func() {
+		defer s.outputs.Done()
+		err := wire.ReceivePackets(conn, func(b []byte) error { _, err := f.Write(b); return err })
+		if raw, rerr := f.SyscallConn(); err == nil && rerr == nil && kind != unix.SOCK_DGRAM {
+			raw.Control(func(fd uintptr) { unix.Shutdown(int(fd), unix.SHUT_WR) }) //nolint:errcheck // the peer may have gone
+			return
+		}
+		c.f()
+	})
+	both.Wait()
+}
+
+// pollable makes a file anew whose descriptor has become non-blocking, so that Go
+// does not give a thread to each read.
+func pollable(f *os.File) (*os.File, error) {
+	defer f.Close() //nolint:errcheck // duplicated
+	fd, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, 3)
+	if err != nil {
+		return nil, os.NewSyscallError("fcntl", err)
+	}
+	unix.SetNonblock(fd, true) //nolint:errcheck // Fd made it blocking
+	return os.NewFile(uintptr(fd), f.Name()), nil
+}
+
+// drain waits until what the workload, which has ended, wrote to sockets of the host
+// has been delivered, as far as that is read.
+func (s *socketRelay) drain(ctx context.Context) {
+	s.mu.Lock()
+	idle := len(s.conns) == 0
+	s.mu.Unlock()
+	if idle {
+		return
+	}
+	s.call(drainTime, func(ctx context.Context, a api.AgentService) error { //nolint:errcheck // it has gone, or is stuck
+		_, err := a.DrainSockets(ctx, &api.DrainSocketsRequest{})
+		return err
+	})
+	delivered := make(chan struct{})
+	go func() { // ends with close at the latest
+		s.outputs.Wait()
+		close(delivered)
+	}()
+	select {
+	case <-delivered:
+	case <-ctx.Done():
+	case <-time.After(drainTime):
+	}
+}
+
+// close ends all connections and sockets. No request of the guest may follow.
+func (s *socketRelay) close() {
+	s.mu.Lock()
+	s.closed = true
+	all := make([]io.Closer, 0, len(s.conns))
+	for c := range s.conns {
+		all = append(all, c)
+	}
+	for _, v := range s.served {
+		all = append(all, v.file)
+	}
+	s.mu.Unlock()
+	for _, c := range all {
+		c.Close() //nolint:errcheck // sockets
+	}
+	s.work.Wait()
+}
+
+// served is a socket of the guest, in whose place one listens on the host.
+type served struct {
+	node uint64
+	kind int
+	file *os.File
+}
+
+// Serve takes connections to a socket of the guest.
+func (s *socketRelay) Serve(node uint64, kind, fd int) {
+	v := &served{node: node, kind: kind, file: os.NewFile(uintptr(fd), "socket")}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed || v.file == nil {
+		v.file.Close() //nolint:errcheck // not used
+		return
+	}
+	s.served[node] = v
+	if kind == unix.SOCK_DGRAM {
+		s.work.Go(func() { s.datagrams(v) })
+		return
+	}
+	s.work.Go(func() { s.accept(v) })
+}
+
+// Close ends that. Connections go on.
+func (s *socketRelay) Close(node uint64) {
+	s.mu.Lock()
+	v := s.served[node]
+	delete(s.served, node)
+	s.mu.Unlock()
+	if v != nil {
+		v.file.Close() //nolint:errcheck // a socket
+	}
+}
+
+// accept takes connections until the socket is closed.
+func (s *socketRelay) accept(v *served) {
+	raw, err := v.file.SyscallConn()
+	if err != nil {
+		return
+	}
+	for {
+		fd := -1
+		werr := raw.Read(func(l uintptr) bool {
+			fd, _, err = unix.Accept4(int(l), unix.SOCK_CLOEXEC)
+			return !errors.Is(err, unix.EAGAIN) && !errors.Is(err, unix.EINTR) && !errors.Is(err, unix.ECONNABORTED)
+		})
+		if werr != nil {
+			return // closed
+		}
+		if err != nil { // no descriptor: there may be one later
+			time.Sleep(10 * time.Millisecond)
+			continue
+		}
+		f := os.NewFile(uintptr(fd), "connection")
+		if !s.enter(func() { s.toGuest(v, f) }) {
+			f.Close() //nolint:errcheck // too many
+		}
+	}
+}
+
+// toGuest is a connection that a process of the host has made.
+func (s *socketRelay) toGuest(v *served, f *os.File) {
+	var peer wire.Peer
+	if cred, err := unix.GetsockoptUcred(int(f.Fd()), unix.SOL_SOCKET, unix.SO_PEERCRED); err == nil {
+		peer = wire.Peer{UID: cred.Uid, GID: cred.Gid}
+	}
+	conn, err := s.dialGuest(v, peer)
+	if err != nil {
+		f.Close() //nolint:errcheck // the process reads the end
+		return
+	}
+	s.carry(f, conn, v.kind, v.node)
+}
+
+// dialGuest asks the agent for a connection to a socket of the guest. If nobody has
+// that open any more, it is not served any longer.
+func (s *socketRelay) dialGuest(v *served, peer wire.Peer) (net.Conn, error) {
+	stream := s.guest.NewStream()
+	req := &api.ConnectSocketRequest{Node: v.node, Kind: uint32(v.kind), Token: stream.Token, Uid: peer.UID, Gid: peer.GID}
+	err := s.call(answerTime, func(ctx context.Context, a api.AgentService) error {
+		_, err := a.ConnectSocket(ctx, req)
+		return err
+	})
+	if err != nil {
+		stream.Cancel()
+		s.log.Debug("connection to a socket of the guest", "node", v.node, "error", err)
+		req.Probe = true
+		if perr := s.call(answerTime, func(ctx context.Context, a api.AgentService) error {
+			_, err := a.ConnectSocket(ctx, req)
+			return err
+		}); perr != nil {
+			s.files.SocketEnded(v.node)
+			s.Close(v.node)
+		}
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), answerTime)
+	defer cancel()
+	return stream.Wait(ctx)
+}
+
+// datagrams sends what comes to a SOCK_DGRAM on to the guest, by one stream, which
+// is opened with the first packet.
+func (s *socketRelay) datagrams(v *served) {
+	raw, err := v.file.SyscallConn()
+	if err != nil {
+		return
+	}
+	readable := func(fd uintptr) bool {
+		p := [1]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
+		n, err := unix.Poll(p[:], 0)
+		return err == nil && n > 0
+	}
+	for raw.Read(readable) == nil {
+		conn, err := s.dialGuest(v, wire.Peer{})
+		if err != nil {
+			return
+		}
+		if !s.track(conn) {
+			conn.Close() //nolint:errcheck // the end
+			return
+		}
+		err = wire.SendPackets(conn, v.file, false)
+		s.untrack(conn)
+		if err == nil {
+			return
+		}
+	}
+}
