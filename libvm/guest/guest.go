@@ -34,8 +34,8 @@ const TokenBytes = 16
 // sends it with the first packet.
 const tokenTimeout = 10 * time.Second
 
-// maxPending bounds the connections that have not sent their token yet: the
-// guest decides how many it opens.
+// maxPending bounds the connections that have not sent their token yet, beyond as
+// many as are waited for: the guest decides how many it opens.
 const maxPending = 64
 
 // Device is the VM's vsock device.
@@ -218,7 +218,8 @@ func (g *Guest) accept() {
 func (g *Guest) admit(conn net.Conn) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if g.closed || len(g.pending) >= maxPending {
+	// Execs that start together open their streams together.
+	if g.closed || len(g.pending) >= maxPending+len(g.want) {
 		return false
 	}
 	g.pending[conn] = true

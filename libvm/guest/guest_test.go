@@ -138,6 +138,40 @@ func TestStreamGoesToItsToken(t *testing.T) {
 	}
 }
 
+// TestManyStreamsAtOnce: as many connections as are waited for may be without their
+// token at a time, and no more than maxPending beyond.
+func TestManyStreamsAtOnce(t *testing.T) {
+	ctx := withPatience(t)
+	g, p := newGuest(t)
+	const n = 3 * maxPending
+	var streams [n]*Stream
+	for i := range streams {
+		streams[i] = g.NewStream()
+	}
+	var conns []net.Conn
+	for range n + maxPending {
+		conns = append(conns, p.dial(t, StreamPort))
+	}
+	for i, s := range streams {
+		if _, err := conns[i].Write(s.Token); err != nil {
+			t.Fatal(err)
+		}
+		c, err := s.Wait(ctx)
+		if err != nil {
+			t.Fatalf("stream %d of %d: %v", i, n, err)
+		}
+		c.Close()
+	}
+	// Those that are left are as many as may be: the next one is closed.
+	c := p.dial(t, StreamPort)
+	if err := c.SetReadDeadline(time.Now().Add(time.Minute)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
+		t.Errorf("one too many: got %v, want EOF", err)
+	}
+}
+
 func TestStreamOfAGuessIsClosed(t *testing.T) {
 	g, p := newGuest(t)
 	s := g.NewStream()

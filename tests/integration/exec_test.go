@@ -233,28 +233,44 @@ func TestExecBackgroundChild(t *testing.T) {
 	out.expect("late\n") // the child's output still arrives
 }
 
+// TestExecConcurrently: of 50 at a time none loses output, on either stream, input,
+// or its status.
 func TestExecConcurrently(t *testing.T) {
 	c := sleeper(t)
 	defer c.End()
+	const lines = 400 // of some 20 bytes: more than a pipe's page
 	var wg sync.WaitGroup
-	for i := range 20 {
-		cmd := c.Runtime.Command("exec", c.ID, "sh", "-c", fmt.Sprintf("cat; echo %d; exit %d", i, i))
-		var out bytes.Buffer
-		cmd.Stdout, cmd.Stdin = &out, strings.NewReader("in ")
+	for i := range 50 {
+		script := fmt.Sprintf("cat; n=0; while [ $n -lt %d ]; do echo out %d line $n; echo err %d line $n >&2; n=$((n+1)); done; exit %d", lines, i, i, 100+i)
+		cmd := c.Runtime.Command("exec", c.ID, "sh", "-c", script)
+		var stdout, stderr bytes.Buffer
+		cmd.Stdin, cmd.Stdout, cmd.Stderr = strings.NewReader(fmt.Sprintln("in", i)), &stdout, &stderr
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)
 		}
 		wg.Go(func() {
 			cmd.Wait() //nolint:errcheck // the status is looked at below
-			if got := cmd.ProcessState.ExitCode(); got != i {
+			if got := cmd.ProcessState.ExitCode(); got != 100+i {
 				t.Errorf("status of %d: got %d", i, got)
 			}
-			if got, want := out.String(), fmt.Sprintf("in %d\n", i); got != want {
-				t.Errorf("output: got %q, want %q", got, want)
+			var out, errors strings.Builder
+			fmt.Fprintln(&out, "in", i)
+			for n := range lines {
+				fmt.Fprintln(&out, "out", i, "line", n)
+				fmt.Fprintln(&errors, "err", i, "line", n)
+			}
+			if got, want := stdout.String(), out.String(); got != want {
+				t.Errorf("output of %d: got %d bytes, want %d: %.200q", i, len(got), len(want), got)
+			}
+			if got, want := stderr.String(), errors.String(); got != want {
+				t.Errorf("errors of %d: got %d bytes, want %d: %.200q", i, len(got), len(want), got)
 			}
 		})
 	}
 	wg.Wait()
+	if got := strings.Count(c.Runtime.Must("ps", c.ID), "\n"); got != 2 {
+		t.Errorf("left: %d lines of ps", got)
+	}
 }
 
 // TestExecAndTheContainersEnd: with PID 1 everything in its namespace goes.
