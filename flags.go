@@ -19,15 +19,26 @@ type flagNote struct {
 // global one. Everything else is supported. docs/flags.md is made of it, and
 // refuseFlags reads it, so that the two cannot differ.
 func flagNotes() map[string]flagNote {
+	const (
+		realtime = "cgroup v2, which the guest has, has no realtime limits (use cpu-quota, or process.scheduler)"
+		rdt      = "the VM is not put into a resctrl group (make one of your own, and put the container's pid into it)"
+		kernel   = "cgroup v2 has no such limit; runc, too, ignores it (with a warning)"
+	)
 	const noPivot = "the guest always pivots, and its rootfs is no ramdisk of the host"
 	return map[string]flagNote{
-		"checkpoint":        {bundle.Refused, errNoCheckpoint.Error()},
-		"restore":           {bundle.Refused, errNoCheckpoint.Error()},
-		"runv --criu":       {bundle.Ignored, "runc, too, ignores it since 1.1 (with a warning)"},
-		"runv --rootless":   {bundle.Ignored, "checked: limits hold in the guest, whatever the caller may do with cgroups of the host"},
-		"create --no-pivot": {bundle.Ignored, noPivot},
-		"run --no-pivot":    {bundle.Ignored, noPivot},
-		"exec --cgroup":     {bundle.Refused, "further cgroups of the container are in the guest, and only the container can make them: let the process write its pid to cgroup.procs"},
+		"checkpoint":                 {bundle.Refused, errNoCheckpoint.Error()},
+		"restore":                    {bundle.Refused, errNoCheckpoint.Error()},
+		"runv --criu":                {bundle.Ignored, "runc, too, ignores it since 1.1 (with a warning)"},
+		"runv --rootless":            {bundle.Ignored, "checked: limits hold in the guest, whatever the caller may do with cgroups of the host"},
+		"create --no-pivot":          {bundle.Ignored, noPivot},
+		"run --no-pivot":             {bundle.Ignored, noPivot},
+		"update --cpu-rt-period":     {bundle.Refused, realtime},
+		"update --cpu-rt-runtime":    {bundle.Refused, realtime},
+		"update --l3-cache-schema":   {bundle.Refused, rdt},
+		"update --mem-bw-schema":     {bundle.Refused, rdt},
+		"update --kernel-memory":     {bundle.Ignored, kernel},
+		"update --kernel-memory-tcp": {bundle.Ignored, kernel},
+		"exec --cgroup":              {bundle.Refused, "further cgroups of the container are in the guest, and only the container can make them: let the process write its pid to cgroup.procs"},
 	}
 }
 

@@ -85,7 +85,7 @@ func exitStatus(err error) int {
 }
 
 // laterCommands are those of runc that are not there yet.
-func laterCommands() []string { return []string{"events", "update"} }
+func laterCommands() []string { return []string{"events"} }
 
 // unknownCommand is the action when no command was found. Engines call those of
 // runc, and show their users what is said.

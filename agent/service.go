@@ -119,7 +119,7 @@ func (s *service) Exec(_ context.Context, r *rpc.ExecRequest) (*rpc.ExecResponse
 	}
 	pid, err := c.Exec(&container.ExecRequest{
 		ExecID: r.ExecId, Process: r.Process, Stdio: stdio(r.Stdio), Rows: r.Rows, Cols: r.Cols,
-		Seccomp: r.Seccomp, SeccompFlags: r.SeccompFlags,
+		Seccomp: r.Seccomp, SeccompFlags: r.SeccompFlags, Cgroup: r.Cgroup,
 	})
 	if err != nil {
 		return nil, failed(err)
@@ -144,6 +144,35 @@ func (s *service) Freeze(ctx context.Context, r *rpc.FreezeRequest) (*rpc.Empty,
 		err = c.Freeze(ctx, r.Frozen)
 	}
 	return &rpc.Empty{}, failed(err)
+}
+
+func (s *service) Update(_ context.Context, r *rpc.UpdateRequest) (*rpc.Empty, error) {
+	c, err := s.m.Get(r.Id)
+	if err == nil {
+		err = c.Update(r.Resources, r.CheckMemory)
+	}
+	return &rpc.Empty{}, failed(err)
+}
+
+func (s *service) Metrics(_ context.Context, r *rpc.MetricsRequest) (*rpc.MetricsResponse, error) {
+	c, err := s.m.Get(r.Id)
+	if err != nil {
+		return nil, failed(err)
+	}
+	out := &rpc.MetricsResponse{}
+	for _, f := range c.Metrics() {
+		out.Files = append(out.Files, rpc.MetricFile{Name: f.Name, Content: f.Content})
+	}
+	return out, nil
+}
+
+func (s *service) AwaitOOM(ctx context.Context, r *rpc.AwaitOOMRequest) (*rpc.AwaitOOMResponse, error) {
+	c, err := s.m.Get(r.Id)
+	if err != nil {
+		return nil, failed(err)
+	}
+	killed, ended := c.AwaitOOM(ctx, r.Seen)
+	return &rpc.AwaitOOMResponse{Killed: killed, Ended: ended}, nil
 }
 
 func (s *service) Resize(_ context.Context, r *rpc.ResizeRequest) (*rpc.Empty, error) {

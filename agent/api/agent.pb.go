@@ -700,6 +700,7 @@ type ExecRequest struct {
 	Cols          uint32                 `protobuf:"varint,6,opt,name=cols,proto3" json:"cols,omitempty"`
 	Seccomp       []byte                 `protobuf:"bytes,7,opt,name=seccomp,proto3" json:"seccomp,omitempty"`
 	SeccompFlags  uint32                 `protobuf:"varint,8,opt,name=seccomp_flags,json=seccompFlags,proto3" json:"seccomp_flags,omitempty"`
+	Cgroup        string                 `protobuf:"bytes,9,opt,name=cgroup,proto3" json:"cgroup,omitempty"` // path below the container's; empty: the container's
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -788,6 +789,13 @@ func (x *ExecRequest) GetSeccompFlags() uint32 {
 		return x.SeccompFlags
 	}
 	return 0
+}
+
+func (x *ExecRequest) GetCgroup() string {
+	if x != nil {
+		return x.Cgroup
+	}
+	return ""
 }
 
 type ExecResponse struct {
@@ -1506,6 +1514,312 @@ func (x *FreezeRequest) GetUnixNanos() int64 {
 	return 0
 }
 
+type UpdateRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Resources     []byte                 `protobuf:"bytes,2,opt,name=resources,proto3" json:"resources,omitempty"`                         // agent/wire, MarshalResources: those that are set
+	CheckMemory   bool                   `protobuf:"varint,3,opt,name=check_memory,json=checkMemory,proto3" json:"check_memory,omitempty"` // refuse a limit below what is in use
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UpdateRequest) Reset() {
+	*x = UpdateRequest{}
+	mi := &file_agent_api_agent_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UpdateRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UpdateRequest) ProtoMessage() {}
+
+func (x *UpdateRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_api_agent_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UpdateRequest.ProtoReflect.Descriptor instead.
+func (*UpdateRequest) Descriptor() ([]byte, []int) {
+	return file_agent_api_agent_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *UpdateRequest) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *UpdateRequest) GetResources() []byte {
+	if x != nil {
+		return x.Resources
+	}
+	return nil
+}
+
+func (x *UpdateRequest) GetCheckMemory() bool {
+	if x != nil {
+		return x.CheckMemory
+	}
+	return false
+}
+
+type MetricsRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MetricsRequest) Reset() {
+	*x = MetricsRequest{}
+	mi := &file_agent_api_agent_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MetricsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MetricsRequest) ProtoMessage() {}
+
+func (x *MetricsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_api_agent_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MetricsRequest.ProtoReflect.Descriptor instead.
+func (*MetricsRequest) Descriptor() ([]byte, []int) {
+	return file_agent_api_agent_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *MetricsRequest) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+type MetricsResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Files         []*MetricFile          `protobuf:"bytes,1,rep,name=files,proto3" json:"files,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MetricsResponse) Reset() {
+	*x = MetricsResponse{}
+	mi := &file_agent_api_agent_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MetricsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MetricsResponse) ProtoMessage() {}
+
+func (x *MetricsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_api_agent_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MetricsResponse.ProtoReflect.Descriptor instead.
+func (*MetricsResponse) Descriptor() ([]byte, []int) {
+	return file_agent_api_agent_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *MetricsResponse) GetFiles() []*MetricFile {
+	if x != nil {
+		return x.Files
+	}
+	return nil
+}
+
+// MetricFile is a file of the container's cgroup by its name, or "net/dev": that
+// of /proc in its network namespace.
+type MetricFile struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Content       []byte                 `protobuf:"bytes,2,opt,name=content,proto3" json:"content,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MetricFile) Reset() {
+	*x = MetricFile{}
+	mi := &file_agent_api_agent_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MetricFile) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MetricFile) ProtoMessage() {}
+
+func (x *MetricFile) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_api_agent_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MetricFile.ProtoReflect.Descriptor instead.
+func (*MetricFile) Descriptor() ([]byte, []int) {
+	return file_agent_api_agent_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *MetricFile) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *MetricFile) GetContent() []byte {
+	if x != nil {
+		return x.Content
+	}
+	return nil
+}
+
+type AwaitOOMRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Seen          uint64                 `protobuf:"varint,2,opt,name=seen,proto3" json:"seen,omitempty"` // killed processes that the host knows of
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AwaitOOMRequest) Reset() {
+	*x = AwaitOOMRequest{}
+	mi := &file_agent_api_agent_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AwaitOOMRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AwaitOOMRequest) ProtoMessage() {}
+
+func (x *AwaitOOMRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_api_agent_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AwaitOOMRequest.ProtoReflect.Descriptor instead.
+func (*AwaitOOMRequest) Descriptor() ([]byte, []int) {
+	return file_agent_api_agent_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *AwaitOOMRequest) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *AwaitOOMRequest) GetSeen() uint64 {
+	if x != nil {
+		return x.Seen
+	}
+	return 0
+}
+
+type AwaitOOMResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Killed        uint64                 `protobuf:"varint,1,opt,name=killed,proto3" json:"killed,omitempty"`
+	Ended         bool                   `protobuf:"varint,2,opt,name=ended,proto3" json:"ended,omitempty"` // the container's first process has
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AwaitOOMResponse) Reset() {
+	*x = AwaitOOMResponse{}
+	mi := &file_agent_api_agent_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AwaitOOMResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AwaitOOMResponse) ProtoMessage() {}
+
+func (x *AwaitOOMResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_api_agent_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AwaitOOMResponse.ProtoReflect.Descriptor instead.
+func (*AwaitOOMResponse) Descriptor() ([]byte, []int) {
+	return file_agent_api_agent_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *AwaitOOMResponse) GetKilled() uint64 {
+	if x != nil {
+		return x.Killed
+	}
+	return 0
+}
+
+func (x *AwaitOOMResponse) GetEnded() bool {
+	if x != nil {
+		return x.Ended
+	}
+	return false
+}
+
 type DeleteContainerRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
@@ -1515,7 +1829,7 @@ type DeleteContainerRequest struct {
 
 func (x *DeleteContainerRequest) Reset() {
 	*x = DeleteContainerRequest{}
-	mi := &file_agent_api_agent_proto_msgTypes[22]
+	mi := &file_agent_api_agent_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1527,7 +1841,7 @@ func (x *DeleteContainerRequest) String() string {
 func (*DeleteContainerRequest) ProtoMessage() {}
 
 func (x *DeleteContainerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_agent_proto_msgTypes[22]
+	mi := &file_agent_api_agent_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1540,7 +1854,7 @@ func (x *DeleteContainerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteContainerRequest.ProtoReflect.Descriptor instead.
 func (*DeleteContainerRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_agent_proto_rawDescGZIP(), []int{22}
+	return file_agent_api_agent_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *DeleteContainerRequest) GetId() string {
@@ -1558,7 +1872,7 @@ type StatsRequest struct {
 
 func (x *StatsRequest) Reset() {
 	*x = StatsRequest{}
-	mi := &file_agent_api_agent_proto_msgTypes[23]
+	mi := &file_agent_api_agent_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1570,7 +1884,7 @@ func (x *StatsRequest) String() string {
 func (*StatsRequest) ProtoMessage() {}
 
 func (x *StatsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_agent_proto_msgTypes[23]
+	mi := &file_agent_api_agent_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1583,7 +1897,7 @@ func (x *StatsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatsRequest.ProtoReflect.Descriptor instead.
 func (*StatsRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_agent_proto_rawDescGZIP(), []int{23}
+	return file_agent_api_agent_proto_rawDescGZIP(), []int{29}
 }
 
 type StatsResponse struct {
@@ -1597,7 +1911,7 @@ type StatsResponse struct {
 
 func (x *StatsResponse) Reset() {
 	*x = StatsResponse{}
-	mi := &file_agent_api_agent_proto_msgTypes[24]
+	mi := &file_agent_api_agent_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1609,7 +1923,7 @@ func (x *StatsResponse) String() string {
 func (*StatsResponse) ProtoMessage() {}
 
 func (x *StatsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_agent_proto_msgTypes[24]
+	mi := &file_agent_api_agent_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1622,7 +1936,7 @@ func (x *StatsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatsResponse.ProtoReflect.Descriptor instead.
 func (*StatsResponse) Descriptor() ([]byte, []int) {
-	return file_agent_api_agent_proto_rawDescGZIP(), []int{24}
+	return file_agent_api_agent_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *StatsResponse) GetMemTotal() uint64 {
@@ -1657,7 +1971,7 @@ type ListenSocketRequest struct {
 
 func (x *ListenSocketRequest) Reset() {
 	*x = ListenSocketRequest{}
-	mi := &file_agent_api_agent_proto_msgTypes[25]
+	mi := &file_agent_api_agent_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1669,7 +1983,7 @@ func (x *ListenSocketRequest) String() string {
 func (*ListenSocketRequest) ProtoMessage() {}
 
 func (x *ListenSocketRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_agent_proto_msgTypes[25]
+	mi := &file_agent_api_agent_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1682,7 +1996,7 @@ func (x *ListenSocketRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListenSocketRequest.ProtoReflect.Descriptor instead.
 func (*ListenSocketRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_agent_proto_rawDescGZIP(), []int{25}
+	return file_agent_api_agent_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *ListenSocketRequest) GetNode() uint64 {
@@ -1715,7 +2029,7 @@ type CloseSocketRequest struct {
 
 func (x *CloseSocketRequest) Reset() {
 	*x = CloseSocketRequest{}
-	mi := &file_agent_api_agent_proto_msgTypes[26]
+	mi := &file_agent_api_agent_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1727,7 +2041,7 @@ func (x *CloseSocketRequest) String() string {
 func (*CloseSocketRequest) ProtoMessage() {}
 
 func (x *CloseSocketRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_agent_proto_msgTypes[26]
+	mi := &file_agent_api_agent_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1740,7 +2054,7 @@ func (x *CloseSocketRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CloseSocketRequest.ProtoReflect.Descriptor instead.
 func (*CloseSocketRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_agent_proto_rawDescGZIP(), []int{26}
+	return file_agent_api_agent_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *CloseSocketRequest) GetNode() uint64 {
@@ -1764,7 +2078,7 @@ type ConnectSocketRequest struct {
 
 func (x *ConnectSocketRequest) Reset() {
 	*x = ConnectSocketRequest{}
-	mi := &file_agent_api_agent_proto_msgTypes[27]
+	mi := &file_agent_api_agent_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1776,7 +2090,7 @@ func (x *ConnectSocketRequest) String() string {
 func (*ConnectSocketRequest) ProtoMessage() {}
 
 func (x *ConnectSocketRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_agent_proto_msgTypes[27]
+	mi := &file_agent_api_agent_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1789,7 +2103,7 @@ func (x *ConnectSocketRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConnectSocketRequest.ProtoReflect.Descriptor instead.
 func (*ConnectSocketRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_agent_proto_rawDescGZIP(), []int{27}
+	return file_agent_api_agent_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *ConnectSocketRequest) GetNode() uint64 {
@@ -1843,7 +2157,7 @@ type BindingSocketRequest struct {
 
 func (x *BindingSocketRequest) Reset() {
 	*x = BindingSocketRequest{}
-	mi := &file_agent_api_agent_proto_msgTypes[28]
+	mi := &file_agent_api_agent_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1855,7 +2169,7 @@ func (x *BindingSocketRequest) String() string {
 func (*BindingSocketRequest) ProtoMessage() {}
 
 func (x *BindingSocketRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_agent_proto_msgTypes[28]
+	mi := &file_agent_api_agent_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1868,7 +2182,7 @@ func (x *BindingSocketRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BindingSocketRequest.ProtoReflect.Descriptor instead.
 func (*BindingSocketRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_agent_proto_rawDescGZIP(), []int{28}
+	return file_agent_api_agent_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *BindingSocketRequest) GetThread() uint32 {
@@ -1887,7 +2201,7 @@ type BindingSocketResponse struct {
 
 func (x *BindingSocketResponse) Reset() {
 	*x = BindingSocketResponse{}
-	mi := &file_agent_api_agent_proto_msgTypes[29]
+	mi := &file_agent_api_agent_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1899,7 +2213,7 @@ func (x *BindingSocketResponse) String() string {
 func (*BindingSocketResponse) ProtoMessage() {}
 
 func (x *BindingSocketResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_agent_proto_msgTypes[29]
+	mi := &file_agent_api_agent_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1912,7 +2226,7 @@ func (x *BindingSocketResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BindingSocketResponse.ProtoReflect.Descriptor instead.
 func (*BindingSocketResponse) Descriptor() ([]byte, []int) {
-	return file_agent_api_agent_proto_rawDescGZIP(), []int{29}
+	return file_agent_api_agent_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *BindingSocketResponse) GetKind() uint32 {
@@ -1930,7 +2244,7 @@ type DrainSocketsRequest struct {
 
 func (x *DrainSocketsRequest) Reset() {
 	*x = DrainSocketsRequest{}
-	mi := &file_agent_api_agent_proto_msgTypes[30]
+	mi := &file_agent_api_agent_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1942,7 +2256,7 @@ func (x *DrainSocketsRequest) String() string {
 func (*DrainSocketsRequest) ProtoMessage() {}
 
 func (x *DrainSocketsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_agent_proto_msgTypes[30]
+	mi := &file_agent_api_agent_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1955,7 +2269,7 @@ func (x *DrainSocketsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainSocketsRequest.ProtoReflect.Descriptor instead.
 func (*DrainSocketsRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_agent_proto_rawDescGZIP(), []int{30}
+	return file_agent_api_agent_proto_rawDescGZIP(), []int{36}
 }
 
 var File_agent_api_agent_proto protoreflect.FileDescriptor
@@ -2013,7 +2327,7 @@ const file_agent_api_agent_proto_rawDesc = "" +
 	"\x17CreateContainerResponse\x12\x10\n" +
 	"\x03pid\x18\x01 \x01(\rR\x03pid\"'\n" +
 	"\x15StartContainerRequest\x12\x0e\n" +
-	"\x02id\x18\x01 \x01(\tR\x02id\"\xe3\x01\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\"\xfb\x01\n" +
 	"\vExecRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x17\n" +
 	"\aexec_id\x18\x02 \x01(\tR\x06execId\x12\x18\n" +
@@ -2022,7 +2336,8 @@ const file_agent_api_agent_proto_rawDesc = "" +
 	"\x04rows\x18\x05 \x01(\rR\x04rows\x12\x12\n" +
 	"\x04cols\x18\x06 \x01(\rR\x04cols\x12\x18\n" +
 	"\aseccomp\x18\a \x01(\fR\aseccomp\x12#\n" +
-	"\rseccomp_flags\x18\b \x01(\rR\fseccompFlags\" \n" +
+	"\rseccomp_flags\x18\b \x01(\rR\fseccompFlags\x12\x16\n" +
+	"\x06cgroup\x18\t \x01(\tR\x06cgroup\" \n" +
 	"\fExecResponse\x12\x10\n" +
 	"\x03pid\x18\x01 \x01(\rR\x03pid\"b\n" +
 	"\rSignalRequest\x12\x0e\n" +
@@ -2077,7 +2392,25 @@ const file_agent_api_agent_proto_rawDesc = "" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x16\n" +
 	"\x06frozen\x18\x02 \x01(\bR\x06frozen\x12\x1d\n" +
 	"\n" +
-	"unix_nanos\x18\x03 \x01(\x03R\tunixNanos\"(\n" +
+	"unix_nanos\x18\x03 \x01(\x03R\tunixNanos\"`\n" +
+	"\rUpdateRequest\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1c\n" +
+	"\tresources\x18\x02 \x01(\fR\tresources\x12!\n" +
+	"\fcheck_memory\x18\x03 \x01(\bR\vcheckMemory\" \n" +
+	"\x0eMetricsRequest\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\"B\n" +
+	"\x0fMetricsResponse\x12/\n" +
+	"\x05files\x18\x01 \x03(\v2\x19.runv.agent.v1.MetricFileR\x05files\":\n" +
+	"\n" +
+	"MetricFile\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
+	"\acontent\x18\x02 \x01(\fR\acontent\"5\n" +
+	"\x0fAwaitOOMRequest\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
+	"\x04seen\x18\x02 \x01(\x04R\x04seen\"@\n" +
+	"\x10AwaitOOMResponse\x12\x16\n" +
+	"\x06killed\x18\x01 \x01(\x04R\x06killed\x12\x14\n" +
+	"\x05ended\x18\x02 \x01(\bR\x05ended\"(\n" +
 	"\x16DeleteContainerRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\"\x0e\n" +
 	"\fStatsRequest\"n\n" +
@@ -2102,7 +2435,7 @@ const file_agent_api_agent_proto_rawDesc = "" +
 	"\x06thread\x18\x01 \x01(\rR\x06thread\"+\n" +
 	"\x15BindingSocketResponse\x12\x12\n" +
 	"\x04kind\x18\x01 \x01(\rR\x04kind\"\x15\n" +
-	"\x13DrainSocketsRequest2\xe7\t\n" +
+	"\x13DrainSocketsRequest2\xbc\v\n" +
 	"\x05Agent\x12N\n" +
 	"\tConfigure\x12\x1f.runv.agent.v1.ConfigureRequest\x1a .runv.agent.v1.ConfigureResponse\x12`\n" +
 	"\x0fCreateContainer\x12%.runv.agent.v1.CreateContainerRequest\x1a&.runv.agent.v1.CreateContainerResponse\x12L\n" +
@@ -2113,7 +2446,10 @@ const file_agent_api_agent_proto_rawDesc = "" +
 	"\x04Wait\x12\x1a.runv.agent.v1.WaitRequest\x1a\x1b.runv.agent.v1.WaitResponse\x12:\n" +
 	"\x05Ready\x12\x1b.runv.agent.v1.ReadyRequest\x1a\x14.runv.agent.v1.Empty\x12N\n" +
 	"\tProcesses\x12\x1f.runv.agent.v1.ProcessesRequest\x1a .runv.agent.v1.ProcessesResponse\x12<\n" +
-	"\x06Freeze\x12\x1c.runv.agent.v1.FreezeRequest\x1a\x14.runv.agent.v1.Empty\x12N\n" +
+	"\x06Freeze\x12\x1c.runv.agent.v1.FreezeRequest\x1a\x14.runv.agent.v1.Empty\x12<\n" +
+	"\x06Update\x12\x1c.runv.agent.v1.UpdateRequest\x1a\x14.runv.agent.v1.Empty\x12H\n" +
+	"\aMetrics\x12\x1d.runv.agent.v1.MetricsRequest\x1a\x1e.runv.agent.v1.MetricsResponse\x12K\n" +
+	"\bAwaitOOM\x12\x1e.runv.agent.v1.AwaitOOMRequest\x1a\x1f.runv.agent.v1.AwaitOOMResponse\x12N\n" +
 	"\x0fDeleteContainer\x12%.runv.agent.v1.DeleteContainerRequest\x1a\x14.runv.agent.v1.Empty\x12H\n" +
 	"\fListenSocket\x12\".runv.agent.v1.ListenSocketRequest\x1a\x14.runv.agent.v1.Empty\x12F\n" +
 	"\vCloseSocket\x12!.runv.agent.v1.CloseSocketRequest\x1a\x14.runv.agent.v1.Empty\x12J\n" +
@@ -2134,7 +2470,7 @@ func file_agent_api_agent_proto_rawDescGZIP() []byte {
 	return file_agent_api_agent_proto_rawDescData
 }
 
-var file_agent_api_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 31)
+var file_agent_api_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 37)
 var file_agent_api_agent_proto_goTypes = []any{
 	(*Empty)(nil),                   // 0: runv.agent.v1.Empty
 	(*ConfigureRequest)(nil),        // 1: runv.agent.v1.ConfigureRequest
@@ -2158,15 +2494,21 @@ var file_agent_api_agent_proto_goTypes = []any{
 	(*Process)(nil),                 // 19: runv.agent.v1.Process
 	(*ProcessesResponse)(nil),       // 20: runv.agent.v1.ProcessesResponse
 	(*FreezeRequest)(nil),           // 21: runv.agent.v1.FreezeRequest
-	(*DeleteContainerRequest)(nil),  // 22: runv.agent.v1.DeleteContainerRequest
-	(*StatsRequest)(nil),            // 23: runv.agent.v1.StatsRequest
-	(*StatsResponse)(nil),           // 24: runv.agent.v1.StatsResponse
-	(*ListenSocketRequest)(nil),     // 25: runv.agent.v1.ListenSocketRequest
-	(*CloseSocketRequest)(nil),      // 26: runv.agent.v1.CloseSocketRequest
-	(*ConnectSocketRequest)(nil),    // 27: runv.agent.v1.ConnectSocketRequest
-	(*BindingSocketRequest)(nil),    // 28: runv.agent.v1.BindingSocketRequest
-	(*BindingSocketResponse)(nil),   // 29: runv.agent.v1.BindingSocketResponse
-	(*DrainSocketsRequest)(nil),     // 30: runv.agent.v1.DrainSocketsRequest
+	(*UpdateRequest)(nil),           // 22: runv.agent.v1.UpdateRequest
+	(*MetricsRequest)(nil),          // 23: runv.agent.v1.MetricsRequest
+	(*MetricsResponse)(nil),         // 24: runv.agent.v1.MetricsResponse
+	(*MetricFile)(nil),              // 25: runv.agent.v1.MetricFile
+	(*AwaitOOMRequest)(nil),         // 26: runv.agent.v1.AwaitOOMRequest
+	(*AwaitOOMResponse)(nil),        // 27: runv.agent.v1.AwaitOOMResponse
+	(*DeleteContainerRequest)(nil),  // 28: runv.agent.v1.DeleteContainerRequest
+	(*StatsRequest)(nil),            // 29: runv.agent.v1.StatsRequest
+	(*StatsResponse)(nil),           // 30: runv.agent.v1.StatsResponse
+	(*ListenSocketRequest)(nil),     // 31: runv.agent.v1.ListenSocketRequest
+	(*CloseSocketRequest)(nil),      // 32: runv.agent.v1.CloseSocketRequest
+	(*ConnectSocketRequest)(nil),    // 33: runv.agent.v1.ConnectSocketRequest
+	(*BindingSocketRequest)(nil),    // 34: runv.agent.v1.BindingSocketRequest
+	(*BindingSocketResponse)(nil),   // 35: runv.agent.v1.BindingSocketResponse
+	(*DrainSocketsRequest)(nil),     // 36: runv.agent.v1.DrainSocketsRequest
 }
 var file_agent_api_agent_proto_depIdxs = []int32{
 	4,  // 0: runv.agent.v1.Tree.node:type_name -> runv.agent.v1.Node
@@ -2176,45 +2518,52 @@ var file_agent_api_agent_proto_depIdxs = []int32{
 	5,  // 4: runv.agent.v1.ExecRequest.stdio:type_name -> runv.agent.v1.Stdio
 	16, // 5: runv.agent.v1.WaitResponse.extra:type_name -> runv.agent.v1.Written
 	19, // 6: runv.agent.v1.ProcessesResponse.processes:type_name -> runv.agent.v1.Process
-	1,  // 7: runv.agent.v1.Agent.Configure:input_type -> runv.agent.v1.ConfigureRequest
-	7,  // 8: runv.agent.v1.Agent.CreateContainer:input_type -> runv.agent.v1.CreateContainerRequest
-	9,  // 9: runv.agent.v1.Agent.StartContainer:input_type -> runv.agent.v1.StartContainerRequest
-	10, // 10: runv.agent.v1.Agent.Exec:input_type -> runv.agent.v1.ExecRequest
-	12, // 11: runv.agent.v1.Agent.Signal:input_type -> runv.agent.v1.SignalRequest
-	13, // 12: runv.agent.v1.Agent.Resize:input_type -> runv.agent.v1.ResizeRequest
-	14, // 13: runv.agent.v1.Agent.Wait:input_type -> runv.agent.v1.WaitRequest
-	17, // 14: runv.agent.v1.Agent.Ready:input_type -> runv.agent.v1.ReadyRequest
-	18, // 15: runv.agent.v1.Agent.Processes:input_type -> runv.agent.v1.ProcessesRequest
-	21, // 16: runv.agent.v1.Agent.Freeze:input_type -> runv.agent.v1.FreezeRequest
-	22, // 17: runv.agent.v1.Agent.DeleteContainer:input_type -> runv.agent.v1.DeleteContainerRequest
-	25, // 18: runv.agent.v1.Agent.ListenSocket:input_type -> runv.agent.v1.ListenSocketRequest
-	26, // 19: runv.agent.v1.Agent.CloseSocket:input_type -> runv.agent.v1.CloseSocketRequest
-	27, // 20: runv.agent.v1.Agent.ConnectSocket:input_type -> runv.agent.v1.ConnectSocketRequest
-	28, // 21: runv.agent.v1.Agent.BindingSocket:input_type -> runv.agent.v1.BindingSocketRequest
-	30, // 22: runv.agent.v1.Agent.DrainSockets:input_type -> runv.agent.v1.DrainSocketsRequest
-	23, // 23: runv.agent.v1.Agent.Stats:input_type -> runv.agent.v1.StatsRequest
-	2,  // 24: runv.agent.v1.Agent.Configure:output_type -> runv.agent.v1.ConfigureResponse
-	8,  // 25: runv.agent.v1.Agent.CreateContainer:output_type -> runv.agent.v1.CreateContainerResponse
-	0,  // 26: runv.agent.v1.Agent.StartContainer:output_type -> runv.agent.v1.Empty
-	11, // 27: runv.agent.v1.Agent.Exec:output_type -> runv.agent.v1.ExecResponse
-	0,  // 28: runv.agent.v1.Agent.Signal:output_type -> runv.agent.v1.Empty
-	0,  // 29: runv.agent.v1.Agent.Resize:output_type -> runv.agent.v1.Empty
-	15, // 30: runv.agent.v1.Agent.Wait:output_type -> runv.agent.v1.WaitResponse
-	0,  // 31: runv.agent.v1.Agent.Ready:output_type -> runv.agent.v1.Empty
-	20, // 32: runv.agent.v1.Agent.Processes:output_type -> runv.agent.v1.ProcessesResponse
-	0,  // 33: runv.agent.v1.Agent.Freeze:output_type -> runv.agent.v1.Empty
-	0,  // 34: runv.agent.v1.Agent.DeleteContainer:output_type -> runv.agent.v1.Empty
-	0,  // 35: runv.agent.v1.Agent.ListenSocket:output_type -> runv.agent.v1.Empty
-	0,  // 36: runv.agent.v1.Agent.CloseSocket:output_type -> runv.agent.v1.Empty
-	0,  // 37: runv.agent.v1.Agent.ConnectSocket:output_type -> runv.agent.v1.Empty
-	29, // 38: runv.agent.v1.Agent.BindingSocket:output_type -> runv.agent.v1.BindingSocketResponse
-	0,  // 39: runv.agent.v1.Agent.DrainSockets:output_type -> runv.agent.v1.Empty
-	24, // 40: runv.agent.v1.Agent.Stats:output_type -> runv.agent.v1.StatsResponse
-	24, // [24:41] is the sub-list for method output_type
-	7,  // [7:24] is the sub-list for method input_type
-	7,  // [7:7] is the sub-list for extension type_name
-	7,  // [7:7] is the sub-list for extension extendee
-	0,  // [0:7] is the sub-list for field type_name
+	25, // 7: runv.agent.v1.MetricsResponse.files:type_name -> runv.agent.v1.MetricFile
+	1,  // 8: runv.agent.v1.Agent.Configure:input_type -> runv.agent.v1.ConfigureRequest
+	7,  // 9: runv.agent.v1.Agent.CreateContainer:input_type -> runv.agent.v1.CreateContainerRequest
+	9,  // 10: runv.agent.v1.Agent.StartContainer:input_type -> runv.agent.v1.StartContainerRequest
+	10, // 11: runv.agent.v1.Agent.Exec:input_type -> runv.agent.v1.ExecRequest
+	12, // 12: runv.agent.v1.Agent.Signal:input_type -> runv.agent.v1.SignalRequest
+	13, // 13: runv.agent.v1.Agent.Resize:input_type -> runv.agent.v1.ResizeRequest
+	14, // 14: runv.agent.v1.Agent.Wait:input_type -> runv.agent.v1.WaitRequest
+	17, // 15: runv.agent.v1.Agent.Ready:input_type -> runv.agent.v1.ReadyRequest
+	18, // 16: runv.agent.v1.Agent.Processes:input_type -> runv.agent.v1.ProcessesRequest
+	21, // 17: runv.agent.v1.Agent.Freeze:input_type -> runv.agent.v1.FreezeRequest
+	22, // 18: runv.agent.v1.Agent.Update:input_type -> runv.agent.v1.UpdateRequest
+	23, // 19: runv.agent.v1.Agent.Metrics:input_type -> runv.agent.v1.MetricsRequest
+	26, // 20: runv.agent.v1.Agent.AwaitOOM:input_type -> runv.agent.v1.AwaitOOMRequest
+	28, // 21: runv.agent.v1.Agent.DeleteContainer:input_type -> runv.agent.v1.DeleteContainerRequest
+	31, // 22: runv.agent.v1.Agent.ListenSocket:input_type -> runv.agent.v1.ListenSocketRequest
+	32, // 23: runv.agent.v1.Agent.CloseSocket:input_type -> runv.agent.v1.CloseSocketRequest
+	33, // 24: runv.agent.v1.Agent.ConnectSocket:input_type -> runv.agent.v1.ConnectSocketRequest
+	34, // 25: runv.agent.v1.Agent.BindingSocket:input_type -> runv.agent.v1.BindingSocketRequest
+	36, // 26: runv.agent.v1.Agent.DrainSockets:input_type -> runv.agent.v1.DrainSocketsRequest
+	29, // 27: runv.agent.v1.Agent.Stats:input_type -> runv.agent.v1.StatsRequest
+	2,  // 28: runv.agent.v1.Agent.Configure:output_type -> runv.agent.v1.ConfigureResponse
+	8,  // 29: runv.agent.v1.Agent.CreateContainer:output_type -> runv.agent.v1.CreateContainerResponse
+	0,  // 30: runv.agent.v1.Agent.StartContainer:output_type -> runv.agent.v1.Empty
+	11, // 31: runv.agent.v1.Agent.Exec:output_type -> runv.agent.v1.ExecResponse
+	0,  // 32: runv.agent.v1.Agent.Signal:output_type -> runv.agent.v1.Empty
+	0,  // 33: runv.agent.v1.Agent.Resize:output_type -> runv.agent.v1.Empty
+	15, // 34: runv.agent.v1.Agent.Wait:output_type -> runv.agent.v1.WaitResponse
+	0,  // 35: runv.agent.v1.Agent.Ready:output_type -> runv.agent.v1.Empty
+	20, // 36: runv.agent.v1.Agent.Processes:output_type -> runv.agent.v1.ProcessesResponse
+	0,  // 37: runv.agent.v1.Agent.Freeze:output_type -> runv.agent.v1.Empty
+	0,  // 38: runv.agent.v1.Agent.Update:output_type -> runv.agent.v1.Empty
+	24, // 39: runv.agent.v1.Agent.Metrics:output_type -> runv.agent.v1.MetricsResponse
+	27, // 40: runv.agent.v1.Agent.AwaitOOM:output_type -> runv.agent.v1.AwaitOOMResponse
+	0,  // 41: runv.agent.v1.Agent.DeleteContainer:output_type -> runv.agent.v1.Empty
+	0,  // 42: runv.agent.v1.Agent.ListenSocket:output_type -> runv.agent.v1.Empty
+	0,  // 43: runv.agent.v1.Agent.CloseSocket:output_type -> runv.agent.v1.Empty
+	0,  // 44: runv.agent.v1.Agent.ConnectSocket:output_type -> runv.agent.v1.Empty
+	35, // 45: runv.agent.v1.Agent.BindingSocket:output_type -> runv.agent.v1.BindingSocketResponse
+	0,  // 46: runv.agent.v1.Agent.DrainSockets:output_type -> runv.agent.v1.Empty
+	30, // 47: runv.agent.v1.Agent.Stats:output_type -> runv.agent.v1.StatsResponse
+	28, // [28:48] is the sub-list for method output_type
+	8,  // [8:28] is the sub-list for method input_type
+	8,  // [8:8] is the sub-list for extension type_name
+	8,  // [8:8] is the sub-list for extension extendee
+	0,  // [0:8] is the sub-list for field type_name
 }
 
 func init() { file_agent_api_agent_proto_init() }
@@ -2228,7 +2577,7 @@ func file_agent_api_agent_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_agent_api_agent_proto_rawDesc), len(file_agent_api_agent_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   31,
+			NumMessages:   37,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -18,6 +18,9 @@ type AgentService interface {
 	Ready(context.Context, *ReadyRequest) (*Empty, error)
 	Processes(context.Context, *ProcessesRequest) (*ProcessesResponse, error)
 	Freeze(context.Context, *FreezeRequest) (*Empty, error)
+	Update(context.Context, *UpdateRequest) (*Empty, error)
+	Metrics(context.Context, *MetricsRequest) (*MetricsResponse, error)
+	AwaitOOM(context.Context, *AwaitOOMRequest) (*AwaitOOMResponse, error)
 	DeleteContainer(context.Context, *DeleteContainerRequest) (*Empty, error)
 	ListenSocket(context.Context, *ListenSocketRequest) (*Empty, error)
 	CloseSocket(context.Context, *CloseSocketRequest) (*Empty, error)
@@ -99,6 +102,27 @@ func RegisterAgentService(srv *ttrpc.Server, svc AgentService) {
 					return nil, err
 				}
 				return svc.Freeze(ctx, &req)
+			},
+			"Update": func(ctx context.Context, unmarshal func(interface{}) error) (interface{}, error) {
+				var req UpdateRequest
+				if err := unmarshal(&req); err != nil {
+					return nil, err
+				}
+				return svc.Update(ctx, &req)
+			},
+			"Metrics": func(ctx context.Context, unmarshal func(interface{}) error) (interface{}, error) {
+				var req MetricsRequest
+				if err := unmarshal(&req); err != nil {
+					return nil, err
+				}
+				return svc.Metrics(ctx, &req)
+			},
+			"AwaitOOM": func(ctx context.Context, unmarshal func(interface{}) error) (interface{}, error) {
+				var req AwaitOOMRequest
+				if err := unmarshal(&req); err != nil {
+					return nil, err
+				}
+				return svc.AwaitOOM(ctx, &req)
 			},
 			"DeleteContainer": func(ctx context.Context, unmarshal func(interface{}) error) (interface{}, error) {
 				var req DeleteContainerRequest
@@ -238,6 +262,30 @@ func (c *agentClient) Processes(ctx context.Context, req *ProcessesRequest) (*Pr
 func (c *agentClient) Freeze(ctx context.Context, req *FreezeRequest) (*Empty, error) {
 	var resp Empty
 	if err := c.client.Call(ctx, "runv.agent.v1.Agent", "Freeze", req, &resp); err != nil {
+		return nil, err
+	}
+	return &resp, nil
+}
+
+func (c *agentClient) Update(ctx context.Context, req *UpdateRequest) (*Empty, error) {
+	var resp Empty
+	if err := c.client.Call(ctx, "runv.agent.v1.Agent", "Update", req, &resp); err != nil {
+		return nil, err
+	}
+	return &resp, nil
+}
+
+func (c *agentClient) Metrics(ctx context.Context, req *MetricsRequest) (*MetricsResponse, error) {
+	var resp MetricsResponse
+	if err := c.client.Call(ctx, "runv.agent.v1.Agent", "Metrics", req, &resp); err != nil {
+		return nil, err
+	}
+	return &resp, nil
+}
+
+func (c *agentClient) AwaitOOM(ctx context.Context, req *AwaitOOMRequest) (*AwaitOOMResponse, error) {
+	var resp AwaitOOMResponse
+	if err := c.client.Call(ctx, "runv.agent.v1.Agent", "AwaitOOM", req, &resp); err != nil {
 		return nil, err
 	}
 	return &resp, nil

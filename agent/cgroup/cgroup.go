@@ -185,20 +185,26 @@ func (g *Group) Procs() ([]int, error) {
 	return pids, err
 }
 
-// OOMKilled says whether the kernel has killed a process of the cgroup for want
+// OOMKilled says how many processes of the cgroup the kernel has killed for want
 // of memory.
-func (g *Group) OOMKilled() bool {
-	b, err := os.ReadFile(g.dir + "/memory.events")
+func (g *Group) OOMKilled() uint64 {
+	b, err := os.ReadFile(g.dir + "/" + memoryEvents)
 	if err != nil {
-		return false
+		return 0
 	}
-	f := strings.Fields(string(b))
+	return oomKilled(string(b))
+}
+
+// oomKilled reads memory.events.
+func oomKilled(events string) uint64 {
+	f := strings.Fields(events)
 	for i := 0; i+1 < len(f); i += 2 {
 		if f[i] == "oom_kill" {
-			return f[i+1] != "0"
+			n, _ := strconv.ParseUint(f[i+1], 10, 64) // the kernel's own number
+			return n
 		}
 	}
-	return false
+	return 0
 }
 
 // Remove removes the cgroup with all that the container made below it, and what

@@ -138,7 +138,7 @@ func (c *Container) watchInit() {
 	_ = c.group.WaitEmpty(context.Background())
 	p.io.ended(&p.exit)
 	p.io.drain()
-	p.exit.Status, p.exit.OOMKilled = p.proc.Status(), c.group.OOMKilled()
+	p.exit.Status, p.exit.OOMKilled = p.proc.Status(), c.group.OOMKilled() > 0
 	close(p.done)
 }
 
@@ -150,7 +150,7 @@ const maxFinished = 256
 func (c *Container) watchExec(id string, p *process) {
 	<-p.proc.Done()
 	p.io.ended(&p.exit)
-	p.exit.Status, p.exit.OOMKilled = p.proc.Status(), c.group.OOMKilled()
+	p.exit.Status, p.exit.OOMKilled = p.proc.Status(), c.group.OOMKilled() > 0
 	close(p.done)
 	// The streams close themselves when the last process closes them; the
 	// container's end closes them otherwise.

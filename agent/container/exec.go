@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"runtime"
 	"slices"
 	"strconv"
@@ -25,6 +26,7 @@ type ExecRequest struct {
 	Rows, Cols   uint32 // characters; 0: as the process says
 	Seccomp      []byte // struct sock_filter[]; empty: none
 	SeccompFlags uint32
+	Cgroup       string // path below the container's; empty: the container's
 }
 
 // Exec starts a further process in the container. It returns once the process
@@ -132,7 +134,7 @@ func (c *Container) runExec(r *ExecRequest, p *process, settings *task.Settings)
 		// The thread joins the container for good: it is never unlocked,
 		// so that it ends with this goroutine.
 		runtime.LockOSThread()
-		child, err := c.join(p, settings)
+		child, err := c.join(p, settings, r.Cgroup)
 		result <- forked{child, err}
 	}()
 	f := <-result
@@ -162,9 +164,9 @@ func (c *Container) runExec(r *ExecRequest, p *process, settings *task.Settings)
 
 // join makes the calling thread a part of the container, finds what is to be
 // executed as its user would, and forks.
-func (c *Container) join(p *process, settings *task.Settings) (*task.Child, error) {
+func (c *Container) join(p *process, settings *task.Settings, cgroup string) (*task.Child, error) {
 	sp := settings.Process
-	group, err := c.execGroup()
+	group, err := c.execGroup(cgroup)
 	if err != nil {
 		return nil, err
 	}
@@ -201,7 +203,10 @@ func (c *Container) join(p *process, settings *task.Settings) (*task.Child, erro
 // execGroup opens the cgroup for a further process. A container that manages its
 // own cgroups, systemd say, has left the one that it was given: nothing can join
 // that then, and the process goes to where the first one is.
-func (c *Container) execGroup() (int, error) {
+func (c *Container) execGroup(sub string) (int, error) {
+	if sub != "" {
+		return c.group.OpenBelow(filepath.Join(c.group.Path, sub))
+	}
 	if !c.group.Inner() {
 		return c.group.Open()
 	}

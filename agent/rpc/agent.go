@@ -17,6 +17,9 @@ type Agent interface {
 	Ready(context.Context, *ReadyRequest) (*Empty, error)
 	Processes(context.Context, *ProcessesRequest) (*ProcessesResponse, error)
 	Freeze(context.Context, *FreezeRequest) (*Empty, error)
+	Update(context.Context, *UpdateRequest) (*Empty, error)
+	Metrics(context.Context, *MetricsRequest) (*MetricsResponse, error)
+	AwaitOOM(context.Context, *AwaitOOMRequest) (*AwaitOOMResponse, error)
 	DeleteContainer(context.Context, *DeleteContainerRequest) (*Empty, error)
 	ListenSocket(context.Context, *ListenSocketRequest) (*Empty, error)
 	CloseSocket(context.Context, *CloseSocketRequest) (*Empty, error)
@@ -49,6 +52,12 @@ func dispatch(ctx context.Context, a Agent, method string, payload []byte) ([]by
 		return call(ctx, payload, a.Processes)
 	case "Freeze":
 		return call(ctx, payload, a.Freeze)
+	case "Update":
+		return call(ctx, payload, a.Update)
+	case "Metrics":
+		return call(ctx, payload, a.Metrics)
+	case "AwaitOOM":
+		return call(ctx, payload, a.AwaitOOM)
 	case "DeleteContainer":
 		return call(ctx, payload, a.DeleteContainer)
 	case "ListenSocket":

@@ -90,6 +90,7 @@ type ExecRequest struct {
 	Cols         uint32
 	Seccomp      []byte
 	SeccompFlags uint32
+	Cgroup       string
 }
 
 // ExecResponse is the message of that name.
@@ -174,6 +175,41 @@ type FreezeRequest struct {
 	Id        string
 	Frozen    bool
 	UnixNanos int64
+}
+
+// UpdateRequest is the message of that name.
+type UpdateRequest struct {
+	Id          string
+	Resources   []byte
+	CheckMemory bool
+}
+
+// MetricsRequest is the message of that name.
+type MetricsRequest struct {
+	Id string
+}
+
+// MetricsResponse is the message of that name.
+type MetricsResponse struct {
+	Files List[MetricFile, *MetricFile]
+}
+
+// MetricFile is the message of that name.
+type MetricFile struct {
+	Name    string
+	Content []byte
+}
+
+// AwaitOOMRequest is the message of that name.
+type AwaitOOMRequest struct {
+	Id   string
+	Seen uint64
+}
+
+// AwaitOOMResponse is the message of that name.
+type AwaitOOMResponse struct {
+	Killed uint64
+	Ended  bool
 }
 
 // DeleteContainerRequest is the message of that name.
@@ -261,7 +297,7 @@ func (m *CreateContainerResponse) fields() []any { return []any{1: &m.Pid} }
 func (m *StartContainerRequest) fields() []any { return []any{1: &m.Id} }
 
 func (m *ExecRequest) fields() []any {
-	return []any{1: &m.Id, 2: &m.ExecId, 3: &m.Process, 4: &m.Stdio, 5: &m.Rows, 6: &m.Cols, 7: &m.Seccomp, 8: &m.SeccompFlags}
+	return []any{1: &m.Id, 2: &m.ExecId, 3: &m.Process, 4: &m.Stdio, 5: &m.Rows, 6: &m.Cols, 7: &m.Seccomp, 8: &m.SeccompFlags, 9: &m.Cgroup}
 }
 
 func (m *ExecResponse) fields() []any { return []any{1: &m.Pid} }
@@ -293,6 +329,12 @@ func (m *Process) fields() []any {
 func (m *ProcessesResponse) fields() []any { return []any{1: &m.Processes} }
 
 func (m *FreezeRequest) fields() []any          { return []any{1: &m.Id, 2: &m.Frozen, 3: &m.UnixNanos} }
+func (m *UpdateRequest) fields() []any          { return []any{1: &m.Id, 2: &m.Resources, 3: &m.CheckMemory} }
+func (m *MetricsRequest) fields() []any         { return []any{1: &m.Id} }
+func (m *MetricsResponse) fields() []any        { return []any{1: &m.Files} }
+func (m *MetricFile) fields() []any             { return []any{1: &m.Name, 2: &m.Content} }
+func (m *AwaitOOMRequest) fields() []any        { return []any{1: &m.Id, 2: &m.Seen} }
+func (m *AwaitOOMResponse) fields() []any       { return []any{1: &m.Killed, 2: &m.Ended} }
 func (m *DeleteContainerRequest) fields() []any { return []any{1: &m.Id} }
 
 func (m *ListenSocketRequest) fields() []any {

@@ -33,6 +33,9 @@ var pairs = []struct {
 	{&FreezeRequest{}, &api.FreezeRequest{}}, {&SignalRequest{}, &api.SignalRequest{}}, {&ResizeRequest{}, &api.ResizeRequest{}},
 	{&WaitRequest{}, &api.WaitRequest{}}, {&WaitResponse{}, &api.WaitResponse{}},
 	{&ProcessesRequest{}, &api.ProcessesRequest{}}, {&ProcessesResponse{}, &api.ProcessesResponse{}},
+	{&UpdateRequest{}, &api.UpdateRequest{}},
+	{&MetricsRequest{}, &api.MetricsRequest{}}, {&MetricsResponse{}, &api.MetricsResponse{}},
+	{&AwaitOOMRequest{}, &api.AwaitOOMRequest{}}, {&AwaitOOMResponse{}, &api.AwaitOOMResponse{}},
 	{&DeleteContainerRequest{}, &api.DeleteContainerRequest{}},
 	{&StatsRequest{}, &api.StatsRequest{}}, {&StatsResponse{}, &api.StatsResponse{}},
 }

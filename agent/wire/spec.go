@@ -76,6 +76,18 @@ func UnmarshalProcess(b []byte) (*specs.Process, error) {
 	return &p, nil
 }
 
+// MarshalResources writes the guest's part of limits.
+func MarshalResources(r *specs.LinuxResources) []byte { return Marshal(r, resources) }
+
+// UnmarshalResources reads what MarshalResources wrote.
+func UnmarshalResources(b []byte) (*specs.LinuxResources, error) {
+	var r specs.LinuxResources
+	if err := Unmarshal(b, &r, resources); err != nil {
+		return nil, fmt.Errorf("resources: %w", err)
+	}
+	return &r, nil
+}
+
 func spec(c *Coder, s *Spec) {
 	Pointer(c, &s.Process, Process)
 	Pointer(c, &s.Root, func(c *Coder, r *specs.Root) { c.Bool(&r.Readonly) })

@@ -25,7 +25,16 @@ const Threads = 1024
 // Set writes limits, as far as r names any, and, with a list, which devices the
 // group's processes may use. ram is the VM's, in bytes.
 func (g *Group) Set(r *specs.LinuxResources, ram uint64, devices Devices) error {
-	if err := g.manager.Set(g.resources(r, ram)); err != nil {
+	all := g.resources(r, ram)
+	var err error
+	if all.CPUIdle != nil && *all.CPUIdle == 0 {
+		// Before the shares, which the kernel refuses for an idle group.
+		err = g.manager.Set(&cgroups.Resources{CPUIdle: all.CPUIdle})
+	}
+	if err == nil {
+		err = g.manager.Set(all)
+	}
+	if err != nil {
 		return fmt.Errorf("error setting cgroup config: %w", err)
 	}
 	return g.setDevices(devices)

@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
 	"runv/libvm/state"
@@ -87,6 +88,25 @@ func (c *Client) Resume(ctx context.Context) error {
 func (c *Client) Ready(ctx context.Context) error {
 	_, err := c.call(ctx, message{Type: typeReady})
 	return err
+}
+
+// Update replaces the container's limits. state.ErrNotRunning.
+func (c *Client) Update(ctx context.Context, r *specs.LinuxResources) error {
+	_, err := c.call(ctx, message{Type: typeUpdate, Resources: r})
+	return err
+}
+
+// Metrics reads what the container uses.
+func (c *Client) Metrics(ctx context.Context) (Metrics, error) {
+	m, err := c.call(ctx, message{Type: typeMetrics})
+	return m.Metrics, err
+}
+
+// AwaitOOM waits until the kernel has killed more processes of the container than
+// seen for want of memory, or the container has ended.
+func (c *Client) AwaitOOM(ctx context.Context, seen uint64) (killed uint64, ended bool, err error) {
+	m, err := c.call(ctx, message{Type: typeOOM, Killed: seen})
+	return m.Killed, m.Ended, err
 }
 
 // Processes lists the processes in the guest.

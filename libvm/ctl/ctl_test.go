@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/opencontainers/runtime-spec/specs-go"
 
 	"runv/libvm/state"
 )
@@ -37,6 +38,22 @@ func TestCalls(t *testing.T) {
 	if err := c.Resume(ctx); !errors.Is(err, state.ErrNotPaused) {
 		t.Errorf("resume: got %v", err)
 	}
+	limit := int64(7)
+	if err := c.Update(ctx, &specs.LinuxResources{Pids: &specs.LinuxPids{Limit: &limit}}); err != nil {
+		t.Error(err)
+	}
+	if err := c.Update(ctx, &specs.LinuxResources{}); !errors.Is(err, state.ErrNotRunning) {
+		t.Errorf("update: got %v", err)
+	}
+	if err := c.Update(ctx, nil); err == nil {
+		t.Error("an update without resources is one")
+	}
+	if m, err := c.Metrics(ctx); err != nil || m["cpu.stat"] != "usage_usec 1" {
+		t.Errorf("metrics: got %q, %v", m, err)
+	}
+	if killed, ended, err := c.AwaitOOM(ctx, 3); err != nil || killed != 5 || !ended {
+		t.Errorf("oom: got %d, %v, %v", killed, ended, err)
+	}
 	if place, err := c.Place(ctx); err != nil || place.Path != "/x" || len(place.Made) != 1 {
 		t.Errorf("place: got %+v, %v", place, err)
 	}
@@ -47,7 +64,7 @@ func TestCalls(t *testing.T) {
 	if diff := cmp.Diff([]Process{{PID: 300, ContainerPID: 1, UID: 5, Comm: "sh", Args: "sh -c x"}}, ps); diff != "" {
 		t.Error(diff)
 	}
-	if diff := cmp.Diff([]string{"signal 15 true", "signal 99 false", "pause"}, f.calls); diff != "" {
+	if diff := cmp.Diff([]string{"signal 15 true", "signal 99 false", "pause", "update 7"}, f.calls); diff != "" {
 		t.Error(diff)
 	}
 	if pid, err := c.MonitorPID(); err != nil || pid != os.Getpid() {

@@ -13,6 +13,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/opencontainers/runtime-spec/specs-go"
+
 	"runv/libvm/state"
 )
 
@@ -56,6 +58,22 @@ func (f *fake) Pause(context.Context) error {
 }
 
 func (f *fake) Resume(context.Context) error { return state.ErrNotPaused }
+
+func (f *fake) Update(_ context.Context, r *specs.LinuxResources) error {
+	if r.Pids == nil {
+		return state.ErrNotRunning
+	}
+	f.note("update %d", *r.Pids.Limit)
+	return nil
+}
+
+func (f *fake) Metrics(context.Context) (Metrics, error) {
+	return Metrics{"cpu.stat": "usage_usec 1"}, nil
+}
+
+func (f *fake) AwaitOOM(_ context.Context, seen uint64) (uint64, bool, error) {
+	return seen + 2, true, nil
+}
 
 func (f *fake) Place() state.Cgroup {
 	return state.Cgroup{Path: "/x", Made: []string{"/sys/fs/cgroup/x"}}

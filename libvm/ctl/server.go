@@ -12,6 +12,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
 	"runv/libvm/inherit"
@@ -38,6 +39,13 @@ type Handler interface {
 	Ready(ctx context.Context) error
 	// Processes lists the processes of the container.
 	Processes(ctx context.Context) ([]Process, error)
+	// Update replaces the container's limits. state.ErrNotRunning.
+	Update(ctx context.Context, r *specs.LinuxResources) error
+	// Metrics reads what the container uses.
+	Metrics(ctx context.Context) (Metrics, error)
+	// AwaitOOM waits until the kernel has killed more processes of the container
+	// than seen for want of memory, or the container has ended.
+	AwaitOOM(ctx context.Context, seen uint64) (killed uint64, ended bool, err error)
 	// Place is where the container is in the host's cgroups.
 	Place() state.Cgroup
 }
@@ -175,6 +183,12 @@ func serveConn(ctx, calls context.Context, c *net.UnixConn, h Handler) {
 			err = h.Pause(calls)
 		case typeResume:
 			err = h.Resume(calls)
+		case typeUpdate:
+			err = update(calls, h, m.Resources)
+		case typeMetrics:
+			answer.Metrics, err = h.Metrics(calls)
+		case typeOOM:
+			answer.Killed, answer.Ended, err = h.AwaitOOM(ctx, m.Killed)
 		case typePlace:
 			place := h.Place()
 			answer.Cgroup = &place
@@ -192,6 +206,13 @@ func serveConn(ctx, calls context.Context, c *net.UnixConn, h Handler) {
 			return
 		}
 	}
+}
+
+func update(ctx context.Context, h Handler, r *specs.LinuxResources) error {
+	if r == nil {
+		return errors.New("update without resources")
+	}
+	return h.Update(ctx, r)
 }
 
 // checkPeer lets in root and the user whose container it is.

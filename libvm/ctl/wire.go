@@ -26,6 +26,7 @@ import (
 	"net"
 	"os"
 
+	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
 	"runv/libvm/inherit"
@@ -51,6 +52,9 @@ const (
 	typeExec      = "exec"
 	typeResize    = "resize"
 	typePlace     = "place"
+	typeUpdate    = "update"
+	typeMetrics   = "metrics"
+	typeOOM       = "oom"
 	typeOK        = "ok"
 	typeError     = "error"
 	typeExit      = "exit"
@@ -71,7 +75,16 @@ type message struct {
 	Error     string           `json:"error,omitempty"`     // one line
 	Processes []Process        `json:"processes,omitempty"` // in order of pid
 	Cgroup    *state.Cgroup    `json:"cgroup,omitempty"`    // the container's on the host
+	Metrics   Metrics          `json:"metrics,omitempty"`
+	Killed    uint64           `json:"killed,omitempty"` // processes, for want of memory
+	Ended     bool             `json:"ended,omitempty"`  // the container has
+
+	Resources *specs.LinuxResources `json:"resources,omitempty"`
 }
+
+// Metrics are files of the container's cgroup in the guest by their names, and its
+// network namespace's /proc/net/dev as "net/dev".
+type Metrics map[string]string
 
 // Process is a process in the guest.
 type Process struct {

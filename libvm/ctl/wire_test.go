@@ -137,7 +137,8 @@ func TestFilesAreBoundedAndNeverLost(t *testing.T) {
 		t.Errorf("received file is not close-on-exec (%v)", err)
 	}
 	closeAll(files)
-	if after := openFiles(t); after != before {
+	// Fewer, if a finalizer closed what another test had left.
+	if after := openFiles(t); after > before {
 		t.Errorf("open files: got %d, want %d", after, before)
 	}
 }

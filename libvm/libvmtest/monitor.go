@@ -184,6 +184,22 @@ func exitStatus(cmd *exec.Cmd) int {
 	return ws.ExitStatus()
 }
 
+func (m *fake) Update(_ context.Context, r *specs.LinuxResources) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.spec.Linux.Resources = r
+	return m.save(m.status)
+}
+
+func (m *fake) Metrics(context.Context) (ctl.Metrics, error) {
+	return ctl.Metrics{"cpu.stat": "usage_usec 7\nuser_usec 5\nsystem_usec 2\n", "pids.current": "3\n"}, nil
+}
+
+func (m *fake) AwaitOOM(ctx context.Context, seen uint64) (uint64, bool, error) {
+	<-ctx.Done()
+	return seen, true, nil
+}
+
 func (m *fake) Place() state.Cgroup { return m.launch.Cgroup }
 
 func (m *fake) Signal(_ context.Context, sig int, _ bool) error {

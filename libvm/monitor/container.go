@@ -31,6 +31,7 @@ type container struct {
 	created time.Time
 	relay   *relay
 	ram     uint64 // of the VM, bytes
+	cpus    int    // of the VM
 
 	starting sync.Mutex // one Start, Pause or Resume at a time
 	vcpus    stopper
@@ -209,7 +210,7 @@ func (c *container) save(s state.Status) error {
 	public.Created = c.created
 	return m.state.Save(state.State{
 		Public: public, StartTime: c.self.StartTime, Hooks: lateHooks(m.spec.Hooks),
-		Cgroup: m.launch.Cgroup, Memory: c.ram, Resources: c.resources, Notify: m.launch.Notify,
+		Cgroup: m.launch.Cgroup, Memory: c.ram, CPUs: c.cpus, Resources: c.resources, Notify: m.launch.Notify,
 	})
 }
 

@@ -335,8 +335,8 @@ func (m *monitor) prepareView(ctx context.Context) (err error) {
 	if err := m.view.Pivot(); err != nil {
 		return err
 	}
-	ram, _ := m.launch.Size(&m.spec)
-	m.container = &container{monitor: m, self: self, ram: ram, resources: m.spec.Linux.Resources, vcpus: stopper{vm: m.machine.vm}, sessions: map[*session]bool{}}
+	ram, cpus := m.launch.Size(&m.spec)
+	m.container = &container{monitor: m, self: self, ram: ram, cpus: cpus, resources: m.spec.Linux.Resources, vcpus: stopper{vm: m.machine.vm}, sessions: map[*session]bool{}}
 	return dropCapabilities(kept | forConfine)
 }
 

@@ -80,6 +80,8 @@ type State struct {
 	Cgroup Cgroup `json:"cgroup,omitzero"`
 	// Memory is the VM's RAM, in bytes.
 	Memory uint64 `json:"memory,omitempty"`
+	// CPUs is the number of the VM's vCPUs.
+	CPUs int `json:"cpus,omitempty"`
 	// Resources are the limits of config.json, with what update has changed.
 	Resources *specs.LinuxResources `json:"resources,omitempty"`
 }

@@ -44,6 +44,19 @@ func Size(spec *specs.Spec, memory uint64, cpus int) (uint64, int) {
 	return memory, max(cpus, 1)
 }
 
+// LargestLimit is the largest memory limit, in bytes, for which Size gives a VM of no
+// more than ram.
+func LargestLimit(ram uint64) uint64 {
+	if ram < Overhead {
+		return 0
+	}
+	limit := (ram - Overhead) / 65 * 64
+	for limit+Overhead+limit/64 <= ram {
+		limit++
+	}
+	return limit - 1
+}
+
 // countCPUs counts the processors of a list (cpuset(7) "List format"); 0 for an
 // empty one, or what is no list.
 func countCPUs(list string) int {

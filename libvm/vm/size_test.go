@@ -15,6 +15,19 @@ func TestCountCPUs(t *testing.T) {
 	}
 }
 
+func TestLargestLimit(t *testing.T) {
+	for _, ram := range []uint64{0, 48 * MiB, 65 * MiB, 194 * MiB, 512 * MiB, 64 << 30} {
+		limit := int64(LargestLimit(ram))
+		size := func(limit int64) uint64 {
+			n, _ := Size(&specs.Spec{Linux: &specs.Linux{Resources: &specs.LinuxResources{Memory: &specs.LinuxMemory{Limit: &limit}}}}, 0, 1)
+			return n
+		}
+		if limit > 0 && size(limit) > ram || size(limit+1) <= ram {
+			t.Errorf("RAM of %d: %d", ram, limit)
+		}
+	}
+}
+
 func TestSize(t *testing.T) {
 	ptr := func(n int64) *int64 { return &n }
 	host := min(runtime.NumCPU(), MaxCPUs)

@@ -1,0 +1,77 @@
+package monitor
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+
+	"runv/agent/api"
+	"runv/agent/wire"
+	"runv/libvm/ctl"
+	"runv/libvm/guest"
+	"runv/libvm/state"
+)
+
+// Update replaces the limits of the container in the guest.
+func (c *container) Update(ctx context.Context, r *specs.LinuxResources) error {
+	c.starting.Lock()
+	defer c.starting.Unlock()
+	status := c.current()
+	if status == state.Stopped {
+		return state.ErrNotRunning
+	}
+	ctx, cancel := context.WithTimeout(ctx, answerTime)
+	defer cancel()
+	req := &api.UpdateRequest{Id: c.monitor.launch.ID, Resources: wire.MarshalResources(guestResources(r))}
+	if m := r.Memory; m != nil && m.CheckBeforeUpdate != nil {
+		req.CheckMemory = *m.CheckBeforeUpdate
+	}
+	err := c.vcpus.while(func() error {
+		_, err := c.agent().Update(ctx, req)
+		return guest.Error(err)
+	})
+	if err != nil {
+		return c.explain(ctx, err)
+	}
+	c.mu.Lock()
+	c.resources = r
+	c.mu.Unlock()
+	return c.save(status)
+}
+
+// Metrics reads what the container uses.
+func (c *container) Metrics(ctx context.Context) (ctl.Metrics, error) {
+	ctx, cancel := context.WithTimeout(ctx, answerTime)
+	defer cancel()
+	var r *api.MetricsResponse
+	err := c.vcpus.while(func() (err error) {
+		r, err = c.agent().Metrics(ctx, &api.MetricsRequest{Id: c.monitor.launch.ID})
+		return guest.Error(err)
+	})
+	if err != nil {
+		return nil, err
+	}
+	out := ctl.Metrics{}
+	for _, f := range r.Files {
+		out[f.Name] = string(f.Content)
+	}
+	return out, nil
+}
+
+// AwaitOOM waits until more processes of the container than seen were killed for
+// want of memory, or it has ended. The agent answers after some seconds in any
+// case; that of a paused container when that goes on.
+func (c *container) AwaitOOM(ctx context.Context, seen uint64) (killed uint64, ended bool, err error) {
+	for {
+		r, err := c.agent().AwaitOOM(ctx, &api.AwaitOOMRequest{Id: c.monitor.launch.ID, Seen: seen})
+		switch {
+		case err != nil && c.current() == state.Stopped:
+			return seen, true, nil
+		case err != nil:
+			return seen, false, fmt.Errorf("wait for the guest: %w", guest.Error(err))
+		case r.Killed > seen || r.Ended:
+			return r.Killed, r.Ended, nil
+		}
+	}
+}
