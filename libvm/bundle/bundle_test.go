@@ -9,7 +9,10 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 	"github.com/opencontainers/runtime-spec/specs-go"
+
+	"runv/agent/wire"
 )
 
 const namespaces = `[{"type": "pid"}, {"type": "network"}, {"type": "ipc"}, {"type": "uts"}, {"type": "mount"}]`
@@ -212,11 +215,20 @@ func FuzzLoadConfig(f *testing.F) {
 		if err := c.check(); err != nil {
 			t.Errorf("accepted, then refused: %v", err)
 		}
+		// The guest can be told of it.
+		if got, err := wire.UnmarshalSpec(wire.MarshalSpec(b.Spec, nil)); err != nil {
+			t.Errorf("accepted, but cannot be coded: %v", err)
+		} else if !cmp.Equal(got.Process.Args, b.Spec.Process.Args) || len(got.Mounts) != len(b.Spec.Mounts) || got.Hostname != b.Spec.Hostname {
+			t.Errorf("coded otherwise: %+v", got)
+		}
 	})
 }
 
 func FuzzParseProcess(f *testing.F) {
 	f.Add([]byte(`{"args": ["a"], "cwd": "/", "env": ["A=b"], "rlimits": [{"type": "RLIMIT_NOFILE", "soft": 1, "hard": 2}], "capabilities": {"bounding": ["CAP_X"]}}`))
+	f.Add([]byte(`{"args": ["a"], "cwd": "/", "user": {"uid": 1, "gid": 2, "umask": 18, "additionalGids": [4294967295]}, "terminal": true, "consoleSize": {"height": 2, "width": 65535},
+		"scheduler": {"policy": "SCHED_DEADLINE", "flags": ["SCHED_FLAG_RESET_ON_FORK"], "runtime": 18446744073709551615, "nice": -2147483648}, "oomScoreAdj": -1000,
+		"ioPriority": {"class": "IOPRIO_CLASS_IDLE", "priority": 7}, "execCPUAffinity": {"initial": "0-1023", "final": " 1, "}}`))
 	f.Fuzz(func(t *testing.T, text []byte) {
 		p, err := ParseProcess(text)
 		if err != nil {
@@ -227,6 +239,12 @@ func FuzzParseProcess(f *testing.F) {
 		}
 		if len(p.Args) == 0 || !filepath.IsAbs(p.Cwd) {
 			t.Errorf("accepted %+v", p)
+		}
+		// The guest acts on what is left without these.
+		p.ApparmorProfile, p.SelinuxLabel, p.User.Username, p.CommandLine = "", "", "", ""
+		got, err := wire.UnmarshalProcess(wire.MarshalProcess(p))
+		if diff := cmp.Diff(p, got, cmpopts.EquateEmpty()); err != nil || diff != "" {
+			t.Errorf("coded otherwise: %v, %s", err, diff)
 		}
 	})
 }
