@@ -77,7 +77,13 @@ func (s *service) Configure(_ context.Context, r *rpc.ConfigureRequest) (*rpc.Co
 	if err != nil {
 		return nil, err
 	}
-	return &rpc.ConfigureResponse{KernelRelease: release, AgentVersion: version, BootNanos: s.booted}, nil
+	resp := &rpc.ConfigureResponse{KernelRelease: release, AgentVersion: version, BootNanos: s.booted}
+	if r.Disks {
+		if resp.Disks, err = disks(); err != nil {
+			return nil, fmt.Errorf("list the disks: %w", err)
+		}
+	}
+	return resp, nil
 }
 
 func stdio(r rpc.Stdio) container.Stdio {

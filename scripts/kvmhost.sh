@@ -26,7 +26,7 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 cache=${RUNV_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/runv}
 
 # Everything that init needs before it sees the root, and what a host has loaded.
-modules=(virtio_pci virtio_blk ext4 9p 9pnet_virtio overlay virtio_console kvm_amd tun fuse)
+modules=(virtio_pci virtio_blk ext4 9p 9pnet_virtio overlay virtio_console kvm_amd tun fuse loop)
 passed='^(PATH|HOME|USER|LOGNAME|SHELL|LANG|LC_[A-Z]+|TERM|COLORTERM|TZ|CI|RUNV[A-Z0-9_]*|GO[A-Z0-9_]*|CGO[A-Z0-9_]*|XDG_CACHE_HOME|XDG_CONFIG_HOME)$'
 
 die() {

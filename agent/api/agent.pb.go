@@ -66,6 +66,7 @@ type ConfigureRequest struct {
 	Entropy       []byte                 `protobuf:"bytes,2,opt,name=entropy,proto3" json:"entropy,omitempty"`                          // mixed into the guest's random pool
 	StreamPort    uint32                 `protobuf:"varint,3,opt,name=stream_port,json=streamPort,proto3" json:"stream_port,omitempty"` // host vsock port on which streams are accepted
 	Hostname      string                 `protobuf:"bytes,4,opt,name=hostname,proto3" json:"hostname,omitempty"`                        // of the guest: what a container sees that has none of its own; empty: as it is
+	Disks         bool                   `protobuf:"varint,5,opt,name=disks,proto3" json:"disks,omitempty"`                             // the response is to list them
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -128,12 +129,20 @@ func (x *ConfigureRequest) GetHostname() string {
 	return ""
 }
 
+func (x *ConfigureRequest) GetDisks() bool {
+	if x != nil {
+		return x.Disks
+	}
+	return false
+}
+
 type ConfigureResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	KernelRelease string                 `protobuf:"bytes,1,opt,name=kernel_release,json=kernelRelease,proto3" json:"kernel_release,omitempty"` // uname -r of the guest
 	AgentVersion  string                 `protobuf:"bytes,2,opt,name=agent_version,json=agentVersion,proto3" json:"agent_version,omitempty"`
 	BootNanos     int64                  `protobuf:"varint,3,opt,name=boot_nanos,json=bootNanos,proto3" json:"boot_nanos,omitempty"` // CLOCK_BOOTTIME at the agent's first instruction, ns
 	Features      []byte                 `protobuf:"bytes,4,opt,name=features,proto3" json:"features,omitempty"`                     // reserved for what the guest kernel offers (JSON)
+	Disks         []*Disk                `protobuf:"bytes,5,rep,name=disks,proto3" json:"disks,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -196,6 +205,74 @@ func (x *ConfigureResponse) GetFeatures() []byte {
 	return nil
 }
 
+func (x *ConfigureResponse) GetDisks() []*Disk {
+	if x != nil {
+		return x.Disks
+	}
+	return nil
+}
+
+// Disk is a block device of the guest that has a serial number.
+type Disk struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Serial        string                 `protobuf:"bytes,1,opt,name=serial,proto3" json:"serial,omitempty"`
+	Major         uint32                 `protobuf:"varint,2,opt,name=major,proto3" json:"major,omitempty"`
+	Minor         uint32                 `protobuf:"varint,3,opt,name=minor,proto3" json:"minor,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Disk) Reset() {
+	*x = Disk{}
+	mi := &file_agent_api_agent_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Disk) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Disk) ProtoMessage() {}
+
+func (x *Disk) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_api_agent_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Disk.ProtoReflect.Descriptor instead.
+func (*Disk) Descriptor() ([]byte, []int) {
+	return file_agent_api_agent_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *Disk) GetSerial() string {
+	if x != nil {
+		return x.Serial
+	}
+	return ""
+}
+
+func (x *Disk) GetMajor() uint32 {
+	if x != nil {
+		return x.Major
+	}
+	return 0
+}
+
+func (x *Disk) GetMinor() uint32 {
+	if x != nil {
+		return x.Minor
+	}
+	return 0
+}
+
 // Tree is what is bound for a mount: a shared tree of the virtio-fs device, or
 // something of the guest's.
 type Tree struct {
@@ -210,7 +287,7 @@ type Tree struct {
 
 func (x *Tree) Reset() {
 	*x = Tree{}
-	mi := &file_agent_api_agent_proto_msgTypes[3]
+	mi := &file_agent_api_agent_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -222,7 +299,7 @@ func (x *Tree) String() string {
 func (*Tree) ProtoMessage() {}
 
 func (x *Tree) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_agent_proto_msgTypes[3]
+	mi := &file_agent_api_agent_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -235,7 +312,7 @@ func (x *Tree) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Tree.ProtoReflect.Descriptor instead.
 func (*Tree) Descriptor() ([]byte, []int) {
-	return file_agent_api_agent_proto_rawDescGZIP(), []int{3}
+	return file_agent_api_agent_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Tree) GetMount() int32 {
@@ -280,7 +357,7 @@ type Node struct {
 
 func (x *Node) Reset() {
 	*x = Node{}
-	mi := &file_agent_api_agent_proto_msgTypes[4]
+	mi := &file_agent_api_agent_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -292,7 +369,7 @@ func (x *Node) String() string {
 func (*Node) ProtoMessage() {}
 
 func (x *Node) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_agent_proto_msgTypes[4]
+	mi := &file_agent_api_agent_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -305,7 +382,7 @@ func (x *Node) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Node.ProtoReflect.Descriptor instead.
 func (*Node) Descriptor() ([]byte, []int) {
-	return file_agent_api_agent_proto_rawDescGZIP(), []int{4}
+	return file_agent_api_agent_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Node) GetMode() uint32 {
@@ -359,7 +436,7 @@ type Stdio struct {
 
 func (x *Stdio) Reset() {
 	*x = Stdio{}
-	mi := &file_agent_api_agent_proto_msgTypes[5]
+	mi := &file_agent_api_agent_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -371,7 +448,7 @@ func (x *Stdio) String() string {
 func (*Stdio) ProtoMessage() {}
 
 func (x *Stdio) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_agent_proto_msgTypes[5]
+	mi := &file_agent_api_agent_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -384,7 +461,7 @@ func (x *Stdio) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Stdio.ProtoReflect.Descriptor instead.
 func (*Stdio) Descriptor() ([]byte, []int) {
-	return file_agent_api_agent_proto_rawDescGZIP(), []int{5}
+	return file_agent_api_agent_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Stdio) GetStdin() []byte {
@@ -429,7 +506,7 @@ type File struct {
 
 func (x *File) Reset() {
 	*x = File{}
-	mi := &file_agent_api_agent_proto_msgTypes[6]
+	mi := &file_agent_api_agent_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -441,7 +518,7 @@ func (x *File) String() string {
 func (*File) ProtoMessage() {}
 
 func (x *File) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_agent_proto_msgTypes[6]
+	mi := &file_agent_api_agent_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -454,7 +531,7 @@ func (x *File) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use File.ProtoReflect.Descriptor instead.
 func (*File) Descriptor() ([]byte, []int) {
-	return file_agent_api_agent_proto_rawDescGZIP(), []int{6}
+	return file_agent_api_agent_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *File) GetToken() []byte {
@@ -497,7 +574,7 @@ type CreateContainerRequest struct {
 
 func (x *CreateContainerRequest) Reset() {
 	*x = CreateContainerRequest{}
-	mi := &file_agent_api_agent_proto_msgTypes[7]
+	mi := &file_agent_api_agent_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -509,7 +586,7 @@ func (x *CreateContainerRequest) String() string {
 func (*CreateContainerRequest) ProtoMessage() {}
 
 func (x *CreateContainerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_agent_proto_msgTypes[7]
+	mi := &file_agent_api_agent_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -522,7 +599,7 @@ func (x *CreateContainerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateContainerRequest.ProtoReflect.Descriptor instead.
 func (*CreateContainerRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_agent_proto_rawDescGZIP(), []int{7}
+	return file_agent_api_agent_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *CreateContainerRequest) GetId() string {
@@ -611,7 +688,7 @@ type CreateContainerResponse struct {
 
 func (x *CreateContainerResponse) Reset() {
 	*x = CreateContainerResponse{}
-	mi := &file_agent_api_agent_proto_msgTypes[8]
+	mi := &file_agent_api_agent_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -623,7 +700,7 @@ func (x *CreateContainerResponse) String() string {
 func (*CreateContainerResponse) ProtoMessage() {}
 
 func (x *CreateContainerResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_agent_proto_msgTypes[8]
+	mi := &file_agent_api_agent_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -636,7 +713,7 @@ func (x *CreateContainerResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateContainerResponse.ProtoReflect.Descriptor instead.
 func (*CreateContainerResponse) Descriptor() ([]byte, []int) {
-	return file_agent_api_agent_proto_rawDescGZIP(), []int{8}
+	return file_agent_api_agent_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *CreateContainerResponse) GetPid() uint32 {
@@ -655,7 +732,7 @@ type StartContainerRequest struct {
 
 func (x *StartContainerRequest) Reset() {
 	*x = StartContainerRequest{}
-	mi := &file_agent_api_agent_proto_msgTypes[9]
+	mi := &file_agent_api_agent_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -667,7 +744,7 @@ func (x *StartContainerRequest) String() string {
 func (*StartContainerRequest) ProtoMessage() {}
 
 func (x *StartContainerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_agent_proto_msgTypes[9]
+	mi := &file_agent_api_agent_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -680,7 +757,7 @@ func (x *StartContainerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StartContainerRequest.ProtoReflect.Descriptor instead.
 func (*StartContainerRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_agent_proto_rawDescGZIP(), []int{9}
+	return file_agent_api_agent_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *StartContainerRequest) GetId() string {
@@ -707,7 +784,7 @@ type ExecRequest struct {
 
 func (x *ExecRequest) Reset() {
 	*x = ExecRequest{}
-	mi := &file_agent_api_agent_proto_msgTypes[10]
+	mi := &file_agent_api_agent_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -719,7 +796,7 @@ func (x *ExecRequest) String() string {
 func (*ExecRequest) ProtoMessage() {}
 
 func (x *ExecRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_agent_proto_msgTypes[10]
+	mi := &file_agent_api_agent_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -732,7 +809,7 @@ func (x *ExecRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecRequest.ProtoReflect.Descriptor instead.
 func (*ExecRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_agent_proto_rawDescGZIP(), []int{10}
+	return file_agent_api_agent_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *ExecRequest) GetId() string {
@@ -807,7 +884,7 @@ type ExecResponse struct {
 
 func (x *ExecResponse) Reset() {
 	*x = ExecResponse{}
-	mi := &file_agent_api_agent_proto_msgTypes[11]
+	mi := &file_agent_api_agent_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -819,7 +896,7 @@ func (x *ExecResponse) String() string {
 func (*ExecResponse) ProtoMessage() {}
 
 func (x *ExecResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_agent_proto_msgTypes[11]
+	mi := &file_agent_api_agent_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -832,7 +909,7 @@ func (x *ExecResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecResponse.ProtoReflect.Descriptor instead.
 func (*ExecResponse) Descriptor() ([]byte, []int) {
-	return file_agent_api_agent_proto_rawDescGZIP(), []int{11}
+	return file_agent_api_agent_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *ExecResponse) GetPid() uint32 {
@@ -854,7 +931,7 @@ type SignalRequest struct {
 
 func (x *SignalRequest) Reset() {
 	*x = SignalRequest{}
-	mi := &file_agent_api_agent_proto_msgTypes[12]
+	mi := &file_agent_api_agent_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -866,7 +943,7 @@ func (x *SignalRequest) String() string {
 func (*SignalRequest) ProtoMessage() {}
 
 func (x *SignalRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_agent_proto_msgTypes[12]
+	mi := &file_agent_api_agent_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -879,7 +956,7 @@ func (x *SignalRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SignalRequest.ProtoReflect.Descriptor instead.
 func (*SignalRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_agent_proto_rawDescGZIP(), []int{12}
+	return file_agent_api_agent_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *SignalRequest) GetId() string {
@@ -922,7 +999,7 @@ type ResizeRequest struct {
 
 func (x *ResizeRequest) Reset() {
 	*x = ResizeRequest{}
-	mi := &file_agent_api_agent_proto_msgTypes[13]
+	mi := &file_agent_api_agent_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -934,7 +1011,7 @@ func (x *ResizeRequest) String() string {
 func (*ResizeRequest) ProtoMessage() {}
 
 func (x *ResizeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_agent_proto_msgTypes[13]
+	mi := &file_agent_api_agent_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -947,7 +1024,7 @@ func (x *ResizeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResizeRequest.ProtoReflect.Descriptor instead.
 func (*ResizeRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_agent_proto_rawDescGZIP(), []int{13}
+	return file_agent_api_agent_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *ResizeRequest) GetId() string {
@@ -988,7 +1065,7 @@ type WaitRequest struct {
 
 func (x *WaitRequest) Reset() {
 	*x = WaitRequest{}
-	mi := &file_agent_api_agent_proto_msgTypes[14]
+	mi := &file_agent_api_agent_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1000,7 +1077,7 @@ func (x *WaitRequest) String() string {
 func (*WaitRequest) ProtoMessage() {}
 
 func (x *WaitRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_agent_proto_msgTypes[14]
+	mi := &file_agent_api_agent_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1013,7 +1090,7 @@ func (x *WaitRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WaitRequest.ProtoReflect.Descriptor instead.
 func (*WaitRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_agent_proto_rawDescGZIP(), []int{14}
+	return file_agent_api_agent_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *WaitRequest) GetId() string {
@@ -1043,7 +1120,7 @@ type WaitResponse struct {
 
 func (x *WaitResponse) Reset() {
 	*x = WaitResponse{}
-	mi := &file_agent_api_agent_proto_msgTypes[15]
+	mi := &file_agent_api_agent_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1055,7 +1132,7 @@ func (x *WaitResponse) String() string {
 func (*WaitResponse) ProtoMessage() {}
 
 func (x *WaitResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_agent_proto_msgTypes[15]
+	mi := &file_agent_api_agent_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1068,7 +1145,7 @@ func (x *WaitResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WaitResponse.ProtoReflect.Descriptor instead.
 func (*WaitResponse) Descriptor() ([]byte, []int) {
-	return file_agent_api_agent_proto_rawDescGZIP(), []int{15}
+	return file_agent_api_agent_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *WaitResponse) GetStatus() uint32 {
@@ -1115,7 +1192,7 @@ type Written struct {
 
 func (x *Written) Reset() {
 	*x = Written{}
-	mi := &file_agent_api_agent_proto_msgTypes[16]
+	mi := &file_agent_api_agent_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1127,7 +1204,7 @@ func (x *Written) String() string {
 func (*Written) ProtoMessage() {}
 
 func (x *Written) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_agent_proto_msgTypes[16]
+	mi := &file_agent_api_agent_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1140,7 +1217,7 @@ func (x *Written) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Written.ProtoReflect.Descriptor instead.
 func (*Written) Descriptor() ([]byte, []int) {
-	return file_agent_api_agent_proto_rawDescGZIP(), []int{16}
+	return file_agent_api_agent_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Written) GetBytes() uint64 {
@@ -1159,7 +1236,7 @@ type ReadyRequest struct {
 
 func (x *ReadyRequest) Reset() {
 	*x = ReadyRequest{}
-	mi := &file_agent_api_agent_proto_msgTypes[17]
+	mi := &file_agent_api_agent_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1171,7 +1248,7 @@ func (x *ReadyRequest) String() string {
 func (*ReadyRequest) ProtoMessage() {}
 
 func (x *ReadyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_agent_proto_msgTypes[17]
+	mi := &file_agent_api_agent_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1184,7 +1261,7 @@ func (x *ReadyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadyRequest.ProtoReflect.Descriptor instead.
 func (*ReadyRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_agent_proto_rawDescGZIP(), []int{17}
+	return file_agent_api_agent_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *ReadyRequest) GetId() string {
@@ -1203,7 +1280,7 @@ type ProcessesRequest struct {
 
 func (x *ProcessesRequest) Reset() {
 	*x = ProcessesRequest{}
-	mi := &file_agent_api_agent_proto_msgTypes[18]
+	mi := &file_agent_api_agent_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1215,7 +1292,7 @@ func (x *ProcessesRequest) String() string {
 func (*ProcessesRequest) ProtoMessage() {}
 
 func (x *ProcessesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_agent_proto_msgTypes[18]
+	mi := &file_agent_api_agent_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1228,7 +1305,7 @@ func (x *ProcessesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProcessesRequest.ProtoReflect.Descriptor instead.
 func (*ProcessesRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_agent_proto_rawDescGZIP(), []int{18}
+	return file_agent_api_agent_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *ProcessesRequest) GetId() string {
@@ -1263,7 +1340,7 @@ type Process struct {
 
 func (x *Process) Reset() {
 	*x = Process{}
-	mi := &file_agent_api_agent_proto_msgTypes[19]
+	mi := &file_agent_api_agent_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1275,7 +1352,7 @@ func (x *Process) String() string {
 func (*Process) ProtoMessage() {}
 
 func (x *Process) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_agent_proto_msgTypes[19]
+	mi := &file_agent_api_agent_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1288,7 +1365,7 @@ func (x *Process) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Process.ProtoReflect.Descriptor instead.
 func (*Process) Descriptor() ([]byte, []int) {
-	return file_agent_api_agent_proto_rawDescGZIP(), []int{19}
+	return file_agent_api_agent_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Process) GetPid() uint32 {
@@ -1419,7 +1496,7 @@ type ProcessesResponse struct {
 
 func (x *ProcessesResponse) Reset() {
 	*x = ProcessesResponse{}
-	mi := &file_agent_api_agent_proto_msgTypes[20]
+	mi := &file_agent_api_agent_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1431,7 +1508,7 @@ func (x *ProcessesResponse) String() string {
 func (*ProcessesResponse) ProtoMessage() {}
 
 func (x *ProcessesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_agent_proto_msgTypes[20]
+	mi := &file_agent_api_agent_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1444,7 +1521,7 @@ func (x *ProcessesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProcessesResponse.ProtoReflect.Descriptor instead.
 func (*ProcessesResponse) Descriptor() ([]byte, []int) {
-	return file_agent_api_agent_proto_rawDescGZIP(), []int{20}
+	return file_agent_api_agent_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *ProcessesResponse) GetProcesses() []*Process {
@@ -1465,7 +1542,7 @@ type FreezeRequest struct {
 
 func (x *FreezeRequest) Reset() {
 	*x = FreezeRequest{}
-	mi := &file_agent_api_agent_proto_msgTypes[21]
+	mi := &file_agent_api_agent_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1477,7 +1554,7 @@ func (x *FreezeRequest) String() string {
 func (*FreezeRequest) ProtoMessage() {}
 
 func (x *FreezeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_agent_proto_msgTypes[21]
+	mi := &file_agent_api_agent_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1490,7 +1567,7 @@ func (x *FreezeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FreezeRequest.ProtoReflect.Descriptor instead.
 func (*FreezeRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_agent_proto_rawDescGZIP(), []int{21}
+	return file_agent_api_agent_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *FreezeRequest) GetId() string {
@@ -1525,7 +1602,7 @@ type UpdateRequest struct {
 
 func (x *UpdateRequest) Reset() {
 	*x = UpdateRequest{}
-	mi := &file_agent_api_agent_proto_msgTypes[22]
+	mi := &file_agent_api_agent_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1537,7 +1614,7 @@ func (x *UpdateRequest) String() string {
 func (*UpdateRequest) ProtoMessage() {}
 
 func (x *UpdateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_agent_proto_msgTypes[22]
+	mi := &file_agent_api_agent_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1550,7 +1627,7 @@ func (x *UpdateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateRequest.ProtoReflect.Descriptor instead.
 func (*UpdateRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_agent_proto_rawDescGZIP(), []int{22}
+	return file_agent_api_agent_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *UpdateRequest) GetId() string {
@@ -1583,7 +1660,7 @@ type MetricsRequest struct {
 
 func (x *MetricsRequest) Reset() {
 	*x = MetricsRequest{}
-	mi := &file_agent_api_agent_proto_msgTypes[23]
+	mi := &file_agent_api_agent_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1595,7 +1672,7 @@ func (x *MetricsRequest) String() string {
 func (*MetricsRequest) ProtoMessage() {}
 
 func (x *MetricsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_agent_proto_msgTypes[23]
+	mi := &file_agent_api_agent_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1608,7 +1685,7 @@ func (x *MetricsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MetricsRequest.ProtoReflect.Descriptor instead.
 func (*MetricsRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_agent_proto_rawDescGZIP(), []int{23}
+	return file_agent_api_agent_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *MetricsRequest) GetId() string {
@@ -1627,7 +1704,7 @@ type MetricsResponse struct {
 
 func (x *MetricsResponse) Reset() {
 	*x = MetricsResponse{}
-	mi := &file_agent_api_agent_proto_msgTypes[24]
+	mi := &file_agent_api_agent_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1639,7 +1716,7 @@ func (x *MetricsResponse) String() string {
 func (*MetricsResponse) ProtoMessage() {}
 
 func (x *MetricsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_agent_proto_msgTypes[24]
+	mi := &file_agent_api_agent_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1652,7 +1729,7 @@ func (x *MetricsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MetricsResponse.ProtoReflect.Descriptor instead.
 func (*MetricsResponse) Descriptor() ([]byte, []int) {
-	return file_agent_api_agent_proto_rawDescGZIP(), []int{24}
+	return file_agent_api_agent_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *MetricsResponse) GetFiles() []*MetricFile {
@@ -1674,7 +1751,7 @@ type MetricFile struct {
 
 func (x *MetricFile) Reset() {
 	*x = MetricFile{}
-	mi := &file_agent_api_agent_proto_msgTypes[25]
+	mi := &file_agent_api_agent_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1686,7 +1763,7 @@ func (x *MetricFile) String() string {
 func (*MetricFile) ProtoMessage() {}
 
 func (x *MetricFile) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_agent_proto_msgTypes[25]
+	mi := &file_agent_api_agent_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1699,7 +1776,7 @@ func (x *MetricFile) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MetricFile.ProtoReflect.Descriptor instead.
 func (*MetricFile) Descriptor() ([]byte, []int) {
-	return file_agent_api_agent_proto_rawDescGZIP(), []int{25}
+	return file_agent_api_agent_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *MetricFile) GetName() string {
@@ -1726,7 +1803,7 @@ type AwaitOOMRequest struct {
 
 func (x *AwaitOOMRequest) Reset() {
 	*x = AwaitOOMRequest{}
-	mi := &file_agent_api_agent_proto_msgTypes[26]
+	mi := &file_agent_api_agent_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1738,7 +1815,7 @@ func (x *AwaitOOMRequest) String() string {
 func (*AwaitOOMRequest) ProtoMessage() {}
 
 func (x *AwaitOOMRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_agent_proto_msgTypes[26]
+	mi := &file_agent_api_agent_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1751,7 +1828,7 @@ func (x *AwaitOOMRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AwaitOOMRequest.ProtoReflect.Descriptor instead.
 func (*AwaitOOMRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_agent_proto_rawDescGZIP(), []int{26}
+	return file_agent_api_agent_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *AwaitOOMRequest) GetId() string {
@@ -1778,7 +1855,7 @@ type AwaitOOMResponse struct {
 
 func (x *AwaitOOMResponse) Reset() {
 	*x = AwaitOOMResponse{}
-	mi := &file_agent_api_agent_proto_msgTypes[27]
+	mi := &file_agent_api_agent_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1790,7 +1867,7 @@ func (x *AwaitOOMResponse) String() string {
 func (*AwaitOOMResponse) ProtoMessage() {}
 
 func (x *AwaitOOMResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_agent_proto_msgTypes[27]
+	mi := &file_agent_api_agent_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1803,7 +1880,7 @@ func (x *AwaitOOMResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AwaitOOMResponse.ProtoReflect.Descriptor instead.
 func (*AwaitOOMResponse) Descriptor() ([]byte, []int) {
-	return file_agent_api_agent_proto_rawDescGZIP(), []int{27}
+	return file_agent_api_agent_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *AwaitOOMResponse) GetKilled() uint64 {
@@ -1829,7 +1906,7 @@ type DeleteContainerRequest struct {
 
 func (x *DeleteContainerRequest) Reset() {
 	*x = DeleteContainerRequest{}
-	mi := &file_agent_api_agent_proto_msgTypes[28]
+	mi := &file_agent_api_agent_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1841,7 +1918,7 @@ func (x *DeleteContainerRequest) String() string {
 func (*DeleteContainerRequest) ProtoMessage() {}
 
 func (x *DeleteContainerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_agent_proto_msgTypes[28]
+	mi := &file_agent_api_agent_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1854,7 +1931,7 @@ func (x *DeleteContainerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteContainerRequest.ProtoReflect.Descriptor instead.
 func (*DeleteContainerRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_agent_proto_rawDescGZIP(), []int{28}
+	return file_agent_api_agent_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *DeleteContainerRequest) GetId() string {
@@ -1872,7 +1949,7 @@ type StatsRequest struct {
 
 func (x *StatsRequest) Reset() {
 	*x = StatsRequest{}
-	mi := &file_agent_api_agent_proto_msgTypes[29]
+	mi := &file_agent_api_agent_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1884,7 +1961,7 @@ func (x *StatsRequest) String() string {
 func (*StatsRequest) ProtoMessage() {}
 
 func (x *StatsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_agent_proto_msgTypes[29]
+	mi := &file_agent_api_agent_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1897,7 +1974,7 @@ func (x *StatsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatsRequest.ProtoReflect.Descriptor instead.
 func (*StatsRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_agent_proto_rawDescGZIP(), []int{29}
+	return file_agent_api_agent_proto_rawDescGZIP(), []int{30}
 }
 
 type StatsResponse struct {
@@ -1911,7 +1988,7 @@ type StatsResponse struct {
 
 func (x *StatsResponse) Reset() {
 	*x = StatsResponse{}
-	mi := &file_agent_api_agent_proto_msgTypes[30]
+	mi := &file_agent_api_agent_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1923,7 +2000,7 @@ func (x *StatsResponse) String() string {
 func (*StatsResponse) ProtoMessage() {}
 
 func (x *StatsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_agent_proto_msgTypes[30]
+	mi := &file_agent_api_agent_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1936,7 +2013,7 @@ func (x *StatsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatsResponse.ProtoReflect.Descriptor instead.
 func (*StatsResponse) Descriptor() ([]byte, []int) {
-	return file_agent_api_agent_proto_rawDescGZIP(), []int{30}
+	return file_agent_api_agent_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *StatsResponse) GetMemTotal() uint64 {
@@ -1971,7 +2048,7 @@ type ListenSocketRequest struct {
 
 func (x *ListenSocketRequest) Reset() {
 	*x = ListenSocketRequest{}
-	mi := &file_agent_api_agent_proto_msgTypes[31]
+	mi := &file_agent_api_agent_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1983,7 +2060,7 @@ func (x *ListenSocketRequest) String() string {
 func (*ListenSocketRequest) ProtoMessage() {}
 
 func (x *ListenSocketRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_agent_proto_msgTypes[31]
+	mi := &file_agent_api_agent_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1996,7 +2073,7 @@ func (x *ListenSocketRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListenSocketRequest.ProtoReflect.Descriptor instead.
 func (*ListenSocketRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_agent_proto_rawDescGZIP(), []int{31}
+	return file_agent_api_agent_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *ListenSocketRequest) GetNode() uint64 {
@@ -2029,7 +2106,7 @@ type CloseSocketRequest struct {
 
 func (x *CloseSocketRequest) Reset() {
 	*x = CloseSocketRequest{}
-	mi := &file_agent_api_agent_proto_msgTypes[32]
+	mi := &file_agent_api_agent_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2041,7 +2118,7 @@ func (x *CloseSocketRequest) String() string {
 func (*CloseSocketRequest) ProtoMessage() {}
 
 func (x *CloseSocketRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_agent_proto_msgTypes[32]
+	mi := &file_agent_api_agent_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2054,7 +2131,7 @@ func (x *CloseSocketRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CloseSocketRequest.ProtoReflect.Descriptor instead.
 func (*CloseSocketRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_agent_proto_rawDescGZIP(), []int{32}
+	return file_agent_api_agent_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *CloseSocketRequest) GetNode() uint64 {
@@ -2078,7 +2155,7 @@ type ConnectSocketRequest struct {
 
 func (x *ConnectSocketRequest) Reset() {
 	*x = ConnectSocketRequest{}
-	mi := &file_agent_api_agent_proto_msgTypes[33]
+	mi := &file_agent_api_agent_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2090,7 +2167,7 @@ func (x *ConnectSocketRequest) String() string {
 func (*ConnectSocketRequest) ProtoMessage() {}
 
 func (x *ConnectSocketRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_agent_proto_msgTypes[33]
+	mi := &file_agent_api_agent_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2103,7 +2180,7 @@ func (x *ConnectSocketRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConnectSocketRequest.ProtoReflect.Descriptor instead.
 func (*ConnectSocketRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_agent_proto_rawDescGZIP(), []int{33}
+	return file_agent_api_agent_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *ConnectSocketRequest) GetNode() uint64 {
@@ -2157,7 +2234,7 @@ type BindingSocketRequest struct {
 
 func (x *BindingSocketRequest) Reset() {
 	*x = BindingSocketRequest{}
-	mi := &file_agent_api_agent_proto_msgTypes[34]
+	mi := &file_agent_api_agent_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2169,7 +2246,7 @@ func (x *BindingSocketRequest) String() string {
 func (*BindingSocketRequest) ProtoMessage() {}
 
 func (x *BindingSocketRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_agent_proto_msgTypes[34]
+	mi := &file_agent_api_agent_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2182,7 +2259,7 @@ func (x *BindingSocketRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BindingSocketRequest.ProtoReflect.Descriptor instead.
 func (*BindingSocketRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_agent_proto_rawDescGZIP(), []int{34}
+	return file_agent_api_agent_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *BindingSocketRequest) GetThread() uint32 {
@@ -2201,7 +2278,7 @@ type BindingSocketResponse struct {
 
 func (x *BindingSocketResponse) Reset() {
 	*x = BindingSocketResponse{}
-	mi := &file_agent_api_agent_proto_msgTypes[35]
+	mi := &file_agent_api_agent_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2213,7 +2290,7 @@ func (x *BindingSocketResponse) String() string {
 func (*BindingSocketResponse) ProtoMessage() {}
 
 func (x *BindingSocketResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_agent_proto_msgTypes[35]
+	mi := &file_agent_api_agent_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2226,7 +2303,7 @@ func (x *BindingSocketResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BindingSocketResponse.ProtoReflect.Descriptor instead.
 func (*BindingSocketResponse) Descriptor() ([]byte, []int) {
-	return file_agent_api_agent_proto_rawDescGZIP(), []int{35}
+	return file_agent_api_agent_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *BindingSocketResponse) GetKind() uint32 {
@@ -2244,7 +2321,7 @@ type DrainSocketsRequest struct {
 
 func (x *DrainSocketsRequest) Reset() {
 	*x = DrainSocketsRequest{}
-	mi := &file_agent_api_agent_proto_msgTypes[36]
+	mi := &file_agent_api_agent_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2256,7 +2333,7 @@ func (x *DrainSocketsRequest) String() string {
 func (*DrainSocketsRequest) ProtoMessage() {}
 
 func (x *DrainSocketsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_agent_proto_msgTypes[36]
+	mi := &file_agent_api_agent_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2269,7 +2346,7 @@ func (x *DrainSocketsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainSocketsRequest.ProtoReflect.Descriptor instead.
 func (*DrainSocketsRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_agent_proto_rawDescGZIP(), []int{36}
+	return file_agent_api_agent_proto_rawDescGZIP(), []int{37}
 }
 
 var File_agent_api_agent_proto protoreflect.FileDescriptor
@@ -2277,20 +2354,26 @@ var File_agent_api_agent_proto protoreflect.FileDescriptor
 const file_agent_api_agent_proto_rawDesc = "" +
 	"\n" +
 	"\x15agent/api/agent.proto\x12\rrunv.agent.v1\"\a\n" +
-	"\x05Empty\"\x88\x01\n" +
+	"\x05Empty\"\x9e\x01\n" +
 	"\x10ConfigureRequest\x12\x1d\n" +
 	"\n" +
 	"unix_nanos\x18\x01 \x01(\x03R\tunixNanos\x12\x18\n" +
 	"\aentropy\x18\x02 \x01(\fR\aentropy\x12\x1f\n" +
 	"\vstream_port\x18\x03 \x01(\rR\n" +
 	"streamPort\x12\x1a\n" +
-	"\bhostname\x18\x04 \x01(\tR\bhostname\"\x9a\x01\n" +
+	"\bhostname\x18\x04 \x01(\tR\bhostname\x12\x14\n" +
+	"\x05disks\x18\x05 \x01(\bR\x05disks\"\xc5\x01\n" +
 	"\x11ConfigureResponse\x12%\n" +
 	"\x0ekernel_release\x18\x01 \x01(\tR\rkernelRelease\x12#\n" +
 	"\ragent_version\x18\x02 \x01(\tR\fagentVersion\x12\x1d\n" +
 	"\n" +
 	"boot_nanos\x18\x03 \x01(\x03R\tbootNanos\x12\x1a\n" +
-	"\bfeatures\x18\x04 \x01(\fR\bfeatures\"o\n" +
+	"\bfeatures\x18\x04 \x01(\fR\bfeatures\x12)\n" +
+	"\x05disks\x18\x05 \x03(\v2\x13.runv.agent.v1.DiskR\x05disks\"J\n" +
+	"\x04Disk\x12\x16\n" +
+	"\x06serial\x18\x01 \x01(\tR\x06serial\x12\x14\n" +
+	"\x05major\x18\x02 \x01(\rR\x05major\x12\x14\n" +
+	"\x05minor\x18\x03 \x01(\rR\x05minor\"o\n" +
 	"\x04Tree\x12\x14\n" +
 	"\x05mount\x18\x01 \x01(\x05R\x05mount\x12\x12\n" +
 	"\x04path\x18\x02 \x01(\tR\x04path\x12\x14\n" +
@@ -2470,100 +2553,102 @@ func file_agent_api_agent_proto_rawDescGZIP() []byte {
 	return file_agent_api_agent_proto_rawDescData
 }
 
-var file_agent_api_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 37)
+var file_agent_api_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 38)
 var file_agent_api_agent_proto_goTypes = []any{
 	(*Empty)(nil),                   // 0: runv.agent.v1.Empty
 	(*ConfigureRequest)(nil),        // 1: runv.agent.v1.ConfigureRequest
 	(*ConfigureResponse)(nil),       // 2: runv.agent.v1.ConfigureResponse
-	(*Tree)(nil),                    // 3: runv.agent.v1.Tree
-	(*Node)(nil),                    // 4: runv.agent.v1.Node
-	(*Stdio)(nil),                   // 5: runv.agent.v1.Stdio
-	(*File)(nil),                    // 6: runv.agent.v1.File
-	(*CreateContainerRequest)(nil),  // 7: runv.agent.v1.CreateContainerRequest
-	(*CreateContainerResponse)(nil), // 8: runv.agent.v1.CreateContainerResponse
-	(*StartContainerRequest)(nil),   // 9: runv.agent.v1.StartContainerRequest
-	(*ExecRequest)(nil),             // 10: runv.agent.v1.ExecRequest
-	(*ExecResponse)(nil),            // 11: runv.agent.v1.ExecResponse
-	(*SignalRequest)(nil),           // 12: runv.agent.v1.SignalRequest
-	(*ResizeRequest)(nil),           // 13: runv.agent.v1.ResizeRequest
-	(*WaitRequest)(nil),             // 14: runv.agent.v1.WaitRequest
-	(*WaitResponse)(nil),            // 15: runv.agent.v1.WaitResponse
-	(*Written)(nil),                 // 16: runv.agent.v1.Written
-	(*ReadyRequest)(nil),            // 17: runv.agent.v1.ReadyRequest
-	(*ProcessesRequest)(nil),        // 18: runv.agent.v1.ProcessesRequest
-	(*Process)(nil),                 // 19: runv.agent.v1.Process
-	(*ProcessesResponse)(nil),       // 20: runv.agent.v1.ProcessesResponse
-	(*FreezeRequest)(nil),           // 21: runv.agent.v1.FreezeRequest
-	(*UpdateRequest)(nil),           // 22: runv.agent.v1.UpdateRequest
-	(*MetricsRequest)(nil),          // 23: runv.agent.v1.MetricsRequest
-	(*MetricsResponse)(nil),         // 24: runv.agent.v1.MetricsResponse
-	(*MetricFile)(nil),              // 25: runv.agent.v1.MetricFile
-	(*AwaitOOMRequest)(nil),         // 26: runv.agent.v1.AwaitOOMRequest
-	(*AwaitOOMResponse)(nil),        // 27: runv.agent.v1.AwaitOOMResponse
-	(*DeleteContainerRequest)(nil),  // 28: runv.agent.v1.DeleteContainerRequest
-	(*StatsRequest)(nil),            // 29: runv.agent.v1.StatsRequest
-	(*StatsResponse)(nil),           // 30: runv.agent.v1.StatsResponse
-	(*ListenSocketRequest)(nil),     // 31: runv.agent.v1.ListenSocketRequest
-	(*CloseSocketRequest)(nil),      // 32: runv.agent.v1.CloseSocketRequest
-	(*ConnectSocketRequest)(nil),    // 33: runv.agent.v1.ConnectSocketRequest
-	(*BindingSocketRequest)(nil),    // 34: runv.agent.v1.BindingSocketRequest
-	(*BindingSocketResponse)(nil),   // 35: runv.agent.v1.BindingSocketResponse
-	(*DrainSocketsRequest)(nil),     // 36: runv.agent.v1.DrainSocketsRequest
+	(*Disk)(nil),                    // 3: runv.agent.v1.Disk
+	(*Tree)(nil),                    // 4: runv.agent.v1.Tree
+	(*Node)(nil),                    // 5: runv.agent.v1.Node
+	(*Stdio)(nil),                   // 6: runv.agent.v1.Stdio
+	(*File)(nil),                    // 7: runv.agent.v1.File
+	(*CreateContainerRequest)(nil),  // 8: runv.agent.v1.CreateContainerRequest
+	(*CreateContainerResponse)(nil), // 9: runv.agent.v1.CreateContainerResponse
+	(*StartContainerRequest)(nil),   // 10: runv.agent.v1.StartContainerRequest
+	(*ExecRequest)(nil),             // 11: runv.agent.v1.ExecRequest
+	(*ExecResponse)(nil),            // 12: runv.agent.v1.ExecResponse
+	(*SignalRequest)(nil),           // 13: runv.agent.v1.SignalRequest
+	(*ResizeRequest)(nil),           // 14: runv.agent.v1.ResizeRequest
+	(*WaitRequest)(nil),             // 15: runv.agent.v1.WaitRequest
+	(*WaitResponse)(nil),            // 16: runv.agent.v1.WaitResponse
+	(*Written)(nil),                 // 17: runv.agent.v1.Written
+	(*ReadyRequest)(nil),            // 18: runv.agent.v1.ReadyRequest
+	(*ProcessesRequest)(nil),        // 19: runv.agent.v1.ProcessesRequest
+	(*Process)(nil),                 // 20: runv.agent.v1.Process
+	(*ProcessesResponse)(nil),       // 21: runv.agent.v1.ProcessesResponse
+	(*FreezeRequest)(nil),           // 22: runv.agent.v1.FreezeRequest
+	(*UpdateRequest)(nil),           // 23: runv.agent.v1.UpdateRequest
+	(*MetricsRequest)(nil),          // 24: runv.agent.v1.MetricsRequest
+	(*MetricsResponse)(nil),         // 25: runv.agent.v1.MetricsResponse
+	(*MetricFile)(nil),              // 26: runv.agent.v1.MetricFile
+	(*AwaitOOMRequest)(nil),         // 27: runv.agent.v1.AwaitOOMRequest
+	(*AwaitOOMResponse)(nil),        // 28: runv.agent.v1.AwaitOOMResponse
+	(*DeleteContainerRequest)(nil),  // 29: runv.agent.v1.DeleteContainerRequest
+	(*StatsRequest)(nil),            // 30: runv.agent.v1.StatsRequest
+	(*StatsResponse)(nil),           // 31: runv.agent.v1.StatsResponse
+	(*ListenSocketRequest)(nil),     // 32: runv.agent.v1.ListenSocketRequest
+	(*CloseSocketRequest)(nil),      // 33: runv.agent.v1.CloseSocketRequest
+	(*ConnectSocketRequest)(nil),    // 34: runv.agent.v1.ConnectSocketRequest
+	(*BindingSocketRequest)(nil),    // 35: runv.agent.v1.BindingSocketRequest
+	(*BindingSocketResponse)(nil),   // 36: runv.agent.v1.BindingSocketResponse
+	(*DrainSocketsRequest)(nil),     // 37: runv.agent.v1.DrainSocketsRequest
 }
 var file_agent_api_agent_proto_depIdxs = []int32{
-	4,  // 0: runv.agent.v1.Tree.node:type_name -> runv.agent.v1.Node
-	6,  // 1: runv.agent.v1.Stdio.extra:type_name -> runv.agent.v1.File
-	3,  // 2: runv.agent.v1.CreateContainerRequest.trees:type_name -> runv.agent.v1.Tree
-	5,  // 3: runv.agent.v1.CreateContainerRequest.stdio:type_name -> runv.agent.v1.Stdio
-	5,  // 4: runv.agent.v1.ExecRequest.stdio:type_name -> runv.agent.v1.Stdio
-	16, // 5: runv.agent.v1.WaitResponse.extra:type_name -> runv.agent.v1.Written
-	19, // 6: runv.agent.v1.ProcessesResponse.processes:type_name -> runv.agent.v1.Process
-	25, // 7: runv.agent.v1.MetricsResponse.files:type_name -> runv.agent.v1.MetricFile
-	1,  // 8: runv.agent.v1.Agent.Configure:input_type -> runv.agent.v1.ConfigureRequest
-	7,  // 9: runv.agent.v1.Agent.CreateContainer:input_type -> runv.agent.v1.CreateContainerRequest
-	9,  // 10: runv.agent.v1.Agent.StartContainer:input_type -> runv.agent.v1.StartContainerRequest
-	10, // 11: runv.agent.v1.Agent.Exec:input_type -> runv.agent.v1.ExecRequest
-	12, // 12: runv.agent.v1.Agent.Signal:input_type -> runv.agent.v1.SignalRequest
-	13, // 13: runv.agent.v1.Agent.Resize:input_type -> runv.agent.v1.ResizeRequest
-	14, // 14: runv.agent.v1.Agent.Wait:input_type -> runv.agent.v1.WaitRequest
-	17, // 15: runv.agent.v1.Agent.Ready:input_type -> runv.agent.v1.ReadyRequest
-	18, // 16: runv.agent.v1.Agent.Processes:input_type -> runv.agent.v1.ProcessesRequest
-	21, // 17: runv.agent.v1.Agent.Freeze:input_type -> runv.agent.v1.FreezeRequest
-	22, // 18: runv.agent.v1.Agent.Update:input_type -> runv.agent.v1.UpdateRequest
-	23, // 19: runv.agent.v1.Agent.Metrics:input_type -> runv.agent.v1.MetricsRequest
-	26, // 20: runv.agent.v1.Agent.AwaitOOM:input_type -> runv.agent.v1.AwaitOOMRequest
-	28, // 21: runv.agent.v1.Agent.DeleteContainer:input_type -> runv.agent.v1.DeleteContainerRequest
-	31, // 22: runv.agent.v1.Agent.ListenSocket:input_type -> runv.agent.v1.ListenSocketRequest
-	32, // 23: runv.agent.v1.Agent.CloseSocket:input_type -> runv.agent.v1.CloseSocketRequest
-	33, // 24: runv.agent.v1.Agent.ConnectSocket:input_type -> runv.agent.v1.ConnectSocketRequest
-	34, // 25: runv.agent.v1.Agent.BindingSocket:input_type -> runv.agent.v1.BindingSocketRequest
-	36, // 26: runv.agent.v1.Agent.DrainSockets:input_type -> runv.agent.v1.DrainSocketsRequest
-	29, // 27: runv.agent.v1.Agent.Stats:input_type -> runv.agent.v1.StatsRequest
-	2,  // 28: runv.agent.v1.Agent.Configure:output_type -> runv.agent.v1.ConfigureResponse
-	8,  // 29: runv.agent.v1.Agent.CreateContainer:output_type -> runv.agent.v1.CreateContainerResponse
-	0,  // 30: runv.agent.v1.Agent.StartContainer:output_type -> runv.agent.v1.Empty
-	11, // 31: runv.agent.v1.Agent.Exec:output_type -> runv.agent.v1.ExecResponse
-	0,  // 32: runv.agent.v1.Agent.Signal:output_type -> runv.agent.v1.Empty
-	0,  // 33: runv.agent.v1.Agent.Resize:output_type -> runv.agent.v1.Empty
-	15, // 34: runv.agent.v1.Agent.Wait:output_type -> runv.agent.v1.WaitResponse
-	0,  // 35: runv.agent.v1.Agent.Ready:output_type -> runv.agent.v1.Empty
-	20, // 36: runv.agent.v1.Agent.Processes:output_type -> runv.agent.v1.ProcessesResponse
-	0,  // 37: runv.agent.v1.Agent.Freeze:output_type -> runv.agent.v1.Empty
-	0,  // 38: runv.agent.v1.Agent.Update:output_type -> runv.agent.v1.Empty
-	24, // 39: runv.agent.v1.Agent.Metrics:output_type -> runv.agent.v1.MetricsResponse
-	27, // 40: runv.agent.v1.Agent.AwaitOOM:output_type -> runv.agent.v1.AwaitOOMResponse
-	0,  // 41: runv.agent.v1.Agent.DeleteContainer:output_type -> runv.agent.v1.Empty
-	0,  // 42: runv.agent.v1.Agent.ListenSocket:output_type -> runv.agent.v1.Empty
-	0,  // 43: runv.agent.v1.Agent.CloseSocket:output_type -> runv.agent.v1.Empty
-	0,  // 44: runv.agent.v1.Agent.ConnectSocket:output_type -> runv.agent.v1.Empty
-	35, // 45: runv.agent.v1.Agent.BindingSocket:output_type -> runv.agent.v1.BindingSocketResponse
-	0,  // 46: runv.agent.v1.Agent.DrainSockets:output_type -> runv.agent.v1.Empty
-	30, // 47: runv.agent.v1.Agent.Stats:output_type -> runv.agent.v1.StatsResponse
-	28, // [28:48] is the sub-list for method output_type
-	8,  // [8:28] is the sub-list for method input_type
-	8,  // [8:8] is the sub-list for extension type_name
-	8,  // [8:8] is the sub-list for extension extendee
-	0,  // [0:8] is the sub-list for field type_name
+	3,  // 0: runv.agent.v1.ConfigureResponse.disks:type_name -> runv.agent.v1.Disk
+	5,  // 1: runv.agent.v1.Tree.node:type_name -> runv.agent.v1.Node
+	7,  // 2: runv.agent.v1.Stdio.extra:type_name -> runv.agent.v1.File
+	4,  // 3: runv.agent.v1.CreateContainerRequest.trees:type_name -> runv.agent.v1.Tree
+	6,  // 4: runv.agent.v1.CreateContainerRequest.stdio:type_name -> runv.agent.v1.Stdio
+	6,  // 5: runv.agent.v1.ExecRequest.stdio:type_name -> runv.agent.v1.Stdio
+	17, // 6: runv.agent.v1.WaitResponse.extra:type_name -> runv.agent.v1.Written
+	20, // 7: runv.agent.v1.ProcessesResponse.processes:type_name -> runv.agent.v1.Process
+	26, // 8: runv.agent.v1.MetricsResponse.files:type_name -> runv.agent.v1.MetricFile
+	1,  // 9: runv.agent.v1.Agent.Configure:input_type -> runv.agent.v1.ConfigureRequest
+	8,  // 10: runv.agent.v1.Agent.CreateContainer:input_type -> runv.agent.v1.CreateContainerRequest
+	10, // 11: runv.agent.v1.Agent.StartContainer:input_type -> runv.agent.v1.StartContainerRequest
+	11, // 12: runv.agent.v1.Agent.Exec:input_type -> runv.agent.v1.ExecRequest
+	13, // 13: runv.agent.v1.Agent.Signal:input_type -> runv.agent.v1.SignalRequest
+	14, // 14: runv.agent.v1.Agent.Resize:input_type -> runv.agent.v1.ResizeRequest
+	15, // 15: runv.agent.v1.Agent.Wait:input_type -> runv.agent.v1.WaitRequest
+	18, // 16: runv.agent.v1.Agent.Ready:input_type -> runv.agent.v1.ReadyRequest
+	19, // 17: runv.agent.v1.Agent.Processes:input_type -> runv.agent.v1.ProcessesRequest
+	22, // 18: runv.agent.v1.Agent.Freeze:input_type -> runv.agent.v1.FreezeRequest
+	23, // 19: runv.agent.v1.Agent.Update:input_type -> runv.agent.v1.UpdateRequest
+	24, // 20: runv.agent.v1.Agent.Metrics:input_type -> runv.agent.v1.MetricsRequest
+	27, // 21: runv.agent.v1.Agent.AwaitOOM:input_type -> runv.agent.v1.AwaitOOMRequest
+	29, // 22: runv.agent.v1.Agent.DeleteContainer:input_type -> runv.agent.v1.DeleteContainerRequest
+	32, // 23: runv.agent.v1.Agent.ListenSocket:input_type -> runv.agent.v1.ListenSocketRequest
+	33, // 24: runv.agent.v1.Agent.CloseSocket:input_type -> runv.agent.v1.CloseSocketRequest
+	34, // 25: runv.agent.v1.Agent.ConnectSocket:input_type -> runv.agent.v1.ConnectSocketRequest
+	35, // 26: runv.agent.v1.Agent.BindingSocket:input_type -> runv.agent.v1.BindingSocketRequest
+	37, // 27: runv.agent.v1.Agent.DrainSockets:input_type -> runv.agent.v1.DrainSocketsRequest
+	30, // 28: runv.agent.v1.Agent.Stats:input_type -> runv.agent.v1.StatsRequest
+	2,  // 29: runv.agent.v1.Agent.Configure:output_type -> runv.agent.v1.ConfigureResponse
+	9,  // 30: runv.agent.v1.Agent.CreateContainer:output_type -> runv.agent.v1.CreateContainerResponse
+	0,  // 31: runv.agent.v1.Agent.StartContainer:output_type -> runv.agent.v1.Empty
+	12, // 32: runv.agent.v1.Agent.Exec:output_type -> runv.agent.v1.ExecResponse
+	0,  // 33: runv.agent.v1.Agent.Signal:output_type -> runv.agent.v1.Empty
+	0,  // 34: runv.agent.v1.Agent.Resize:output_type -> runv.agent.v1.Empty
+	16, // 35: runv.agent.v1.Agent.Wait:output_type -> runv.agent.v1.WaitResponse
+	0,  // 36: runv.agent.v1.Agent.Ready:output_type -> runv.agent.v1.Empty
+	21, // 37: runv.agent.v1.Agent.Processes:output_type -> runv.agent.v1.ProcessesResponse
+	0,  // 38: runv.agent.v1.Agent.Freeze:output_type -> runv.agent.v1.Empty
+	0,  // 39: runv.agent.v1.Agent.Update:output_type -> runv.agent.v1.Empty
+	25, // 40: runv.agent.v1.Agent.Metrics:output_type -> runv.agent.v1.MetricsResponse
+	28, // 41: runv.agent.v1.Agent.AwaitOOM:output_type -> runv.agent.v1.AwaitOOMResponse
+	0,  // 42: runv.agent.v1.Agent.DeleteContainer:output_type -> runv.agent.v1.Empty
+	0,  // 43: runv.agent.v1.Agent.ListenSocket:output_type -> runv.agent.v1.Empty
+	0,  // 44: runv.agent.v1.Agent.CloseSocket:output_type -> runv.agent.v1.Empty
+	0,  // 45: runv.agent.v1.Agent.ConnectSocket:output_type -> runv.agent.v1.Empty
+	36, // 46: runv.agent.v1.Agent.BindingSocket:output_type -> runv.agent.v1.BindingSocketResponse
+	0,  // 47: runv.agent.v1.Agent.DrainSockets:output_type -> runv.agent.v1.Empty
+	31, // 48: runv.agent.v1.Agent.Stats:output_type -> runv.agent.v1.StatsResponse
+	29, // [29:49] is the sub-list for method output_type
+	9,  // [9:29] is the sub-list for method input_type
+	9,  // [9:9] is the sub-list for extension type_name
+	9,  // [9:9] is the sub-list for extension extendee
+	0,  // [0:9] is the sub-list for field type_name
 }
 
 func init() { file_agent_api_agent_proto_init() }
@@ -2577,7 +2662,7 @@ func file_agent_api_agent_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_agent_api_agent_proto_rawDesc), len(file_agent_api_agent_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   37,
+			NumMessages:   38,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -13,6 +13,7 @@ type ConfigureRequest struct {
 	Entropy    []byte
 	StreamPort uint32
 	Hostname   string
+	Disks      bool
 }
 
 // ConfigureResponse is the message of that name.
@@ -21,6 +22,14 @@ type ConfigureResponse struct {
 	AgentVersion  string
 	BootNanos     int64
 	Features      []byte
+	Disks         List[Disk, *Disk]
+}
+
+// Disk is the message of that name.
+type Disk struct {
+	Serial string
+	Major  uint32
+	Minor  uint32
 }
 
 // Tree is the message of that name.
@@ -267,12 +276,14 @@ type DrainSocketsRequest struct {
 func (*Empty) fields() []any { return nil }
 
 func (m *ConfigureRequest) fields() []any {
-	return []any{1: &m.UnixNanos, 2: &m.Entropy, 3: &m.StreamPort, 4: &m.Hostname}
+	return []any{1: &m.UnixNanos, 2: &m.Entropy, 3: &m.StreamPort, 4: &m.Hostname, 5: &m.Disks}
 }
 
 func (m *ConfigureResponse) fields() []any {
-	return []any{1: &m.KernelRelease, 2: &m.AgentVersion, 3: &m.BootNanos, 4: &m.Features}
+	return []any{1: &m.KernelRelease, 2: &m.AgentVersion, 3: &m.BootNanos, 4: &m.Features, 5: &m.Disks}
 }
+
+func (m *Disk) fields() []any { return []any{1: &m.Serial, 2: &m.Major, 3: &m.Minor} }
 
 func (m *Tree) fields() []any {
 	return []any{1: &m.Mount, 2: &m.Path, 3: &m.Guest, 4: &m.Node}

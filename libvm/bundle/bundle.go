@@ -129,6 +129,9 @@ func (b *Bundle) checkRoot() error {
 	if err != nil {
 		return fmt.Errorf("invalid rootfs: %w", err)
 	}
+	if st.Mode()&fs.ModeDevice != 0 {
+		return fmt.Errorf("invalid rootfs: %s is a device, which is not supported as a root: mount it on the host, and give the directory", path)
+	}
 	if !st.IsDir() {
 		return fmt.Errorf("invalid rootfs: %s is not a directory", path)
 	}

@@ -59,6 +59,7 @@ func TestRefused(t *testing.T) {
 		{"no root", edit{`{"path": "rootfs"}`, "null"}, "root must be specified"},
 		{"no root path", edit{`"rootfs"`, `""`}, "root.path must not be empty"},
 		{"missing rootfs", edit{`"rootfs"`, `"none"`}, "none: no such file or directory"},
+		{"rootfs is a device", edit{`"rootfs"`, `"/dev/null"`}, "invalid rootfs: /dev/null is a device, which is not supported as a root"},
 		{"rootfs is a file", edit{`"rootfs"`, `"config.json"`}, "config.json is not a directory"},
 		{"hostname", edit{`{"type": "uts"}, `, ""}, "no uts namespace"},
 		{"mount without destination", inMounts(`{"type": "tmpfs"}`), "mounts[0] (): destination must not be empty"},

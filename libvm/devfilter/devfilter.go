@@ -33,9 +33,14 @@ type rule struct {
 const allAccess = unix.BPF_DEVCG_ACC_MKNOD | unix.BPF_DEVCG_ACC_READ | unix.BPF_DEVCG_ACC_WRITE
 
 // Compile gives the program, an array of struct bpf_insn in the byte order of
-// x86-64, or nil if the container may use every device. A nil l has no list.
-func Compile(l *specs.Linux) ([]byte, error) {
-	rules, rest, err := list(l, nil)
+// x86-64, or nil if the container may use every device. A nil l has no list. It is
+// about the guest's devices, of which disks are the host's.
+func Compile(l *specs.Linux, disks ...Disk) ([]byte, error) {
+	more, err := diskRules(l, disks)
+	if err != nil {
+		return nil, err
+	}
+	rules, rest, err := list(l, more)
 	if err != nil {
 		return nil, err
 	}

@@ -253,3 +253,46 @@ func TestCompileHost(t *testing.T) {
 		}
 	}
 }
+
+// A disk of the guest is what the config says of the host's; its number in the
+// guest may be another device's on the host.
+func TestDisks(t *testing.T) {
+	disks := []Disk{{Host: Number{8, 0}, Guest: Number{254, 0}}, {Host: Number{8, 16}, Guest: Number{254, 16}}}
+	num := func(n int64) *int64 { return &n }
+	for _, tt := range []struct {
+		name  string
+		rules []specs.LinuxDeviceCgroup
+		want  [2]string // of the disks
+	}{
+		{"none", nil, [2]string{"m", "m"}},
+		{"one", []specs.LinuxDeviceCgroup{{Allow: true, Type: "b", Major: num(8), Minor: num(0), Access: "rw"}}, [2]string{"rwm", "m"}},
+		{"a major", []specs.LinuxDeviceCgroup{{Allow: true, Type: "b", Major: num(8), Access: "r"}}, [2]string{"rm", "rm"}},
+		{"the guest's number", []specs.LinuxDeviceCgroup{{Allow: true, Type: "b", Major: num(254), Access: "rw"}}, [2]string{"m", "m"}},
+		{"all but writing one", []specs.LinuxDeviceCgroup{{Allow: true, Access: "rwm"}, {Type: "b", Major: num(8), Minor: num(16), Access: "w"}}, [2]string{"rwm", "rm"}},
+		{"characters", []specs.LinuxDeviceCgroup{{Allow: true, Type: "c", Major: num(8), Minor: num(0), Access: "rw"}}, [2]string{"m", "m"}},
+	} {
+		l := &specs.Linux{Resources: &specs.LinuxResources{Devices: tt.rules}}
+		prog, err := Compile(l, disks...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i, d := range disks {
+			got := ""
+			for _, a := range []struct {
+				word string
+				bit  uint32
+			}{{"r", unix.BPF_DEVCG_ACC_READ}, {"w", unix.BPF_DEVCG_ACC_WRITE}, {"m", unix.BPF_DEVCG_ACC_MKNOD}} {
+				if run(t, prog, unix.BPF_DEVCG_DEV_BLOCK, a.bit, d.Guest.Major, d.Guest.Minor) {
+					got += a.word
+				}
+			}
+			if got != tt.want[i] {
+				t.Errorf("%s: disk %d: %q, want %q", tt.name, i, got, tt.want[i])
+			}
+			r, w, err := Access(l, d.Host)
+			if err != nil || r != strings.Contains(got, "r") || w != strings.Contains(got, "w") {
+				t.Errorf("%s: disk %d: access %v %v, %v", tt.name, i, r, w, err)
+			}
+		}
+	}
+}

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 
 	"runv/agent/api"
 	"runv/agent/wire"
@@ -123,13 +124,13 @@ func (c *container) configureGuest(ctx context.Context) error {
 		return fmt.Errorf("host name: %w", err)
 	}
 	r, err := c.agent().Configure(ctx, &api.ConfigureRequest{
-		UnixNanos: time.Now().UnixNano(), Entropy: entropy(), StreamPort: guest.StreamPort, Hostname: hostname,
+		UnixNanos: time.Now().UnixNano(), Entropy: entropy(), StreamPort: guest.StreamPort, Hostname: hostname, Disks: len(c.monitor.disks) > 0,
 	})
 	if err != nil {
 		return c.explain(ctx, fmt.Errorf("configure the guest: %w", guest.Error(err)))
 	}
 	c.monitor.log.Debug("guest is up", "kernel", r.KernelRelease, "agent", r.AgentVersion, "boot_ms", r.BootNanos/1e6)
-	return nil
+	return c.monitor.findDisks(r.Disks)
 }
 
 // createRequest compiles what the guest only installs.
@@ -139,13 +140,17 @@ func (c *container) createRequest() (*api.CreateContainerRequest, error) {
 	if err != nil {
 		return nil, err
 	}
-	spec := wire.MarshalSpec(guestSpec(&m.spec), hookState)
+	spec := wire.MarshalSpec(m.withDisks(guestSpec(&m.spec)), hookState)
 	req := &api.CreateContainerRequest{Id: m.launch.ID, Spec: spec, Stdio: c.relay.stdio(), NoNewKeyring: m.launch.NoNewKeyring, Notify: m.launch.Notify}
 	for _, t := range m.view.Trees {
 		tree := &api.Tree{Mount: int32(t.Mount)}
 		switch n := t.Node; {
 		case n != nil:
-			tree.Path, tree.Node = t.Name, &api.Node{Mode: n.Mode, Uid: n.UID, Gid: n.GID, Major: n.Major, Minor: n.Minor}
+			number := devfilter.Number{Major: n.Major, Minor: n.Minor}
+			if n.Mode&unix.S_IFMT == unix.S_IFBLK {
+				number = m.guestNumber(number)
+			}
+			tree.Path, tree.Node = t.Name, &api.Node{Mode: n.Mode, Uid: n.UID, Gid: n.GID, Major: number.Major, Minor: number.Minor}
 		case t.Guest != "":
 			tree.Guest = t.Guest
 		default:
@@ -154,7 +159,7 @@ func (c *container) createRequest() (*api.CreateContainerRequest, error) {
 		req.Trees = append(req.Trees, tree)
 	}
 	if l := m.spec.Linux; l != nil {
-		if req.DeviceFilter, err = devfilter.Compile(l); err != nil {
+		if req.DeviceFilter, err = devfilter.Compile(l, m.guestDisks()...); err != nil {
 			return nil, err
 		}
 		if req.Seccomp, req.SeccompFlags, err = compileSeccomp(l.Seccomp); err != nil {

@@ -17,6 +17,7 @@ import (
 	"runv/libvm/initramfs"
 	"runv/libvm/kernel"
 	"runv/libvm/virtio"
+	"runv/libvm/virtio/blk"
 	"runv/libvm/virtio/fs"
 	"runv/libvm/virtio/fs/passthrough"
 	"runv/libvm/virtio/rng"
@@ -76,10 +77,17 @@ func (m *monitor) startMachine(ctx context.Context) (*machine, error) {
 	if err != nil {
 		return fail(err)
 	}
+	devices := []virtio.Device{sock, tree, rng.New()}
+	if err := m.openDisks(); err != nil {
+		return fail(err)
+	}
+	for _, d := range m.disks {
+		devices = append(devices, blk.New(d.disk))
+	}
 	m.log.Debug("starting the virtual machine", "backend", backend.Name(), "memory", vc.Memory, "cpus", vc.CPUs, "kernel", vc.Kernel)
 	socks := newSocketRelay(g, files, m.log)
 	files.SetSockets(socks)
-	running, err := backend.Start(ctx, vc, []virtio.Device{sock, tree, rng.New()})
+	running, err := backend.Start(ctx, vc, devices)
 	if err != nil {
 		g.Close()
 		return fail(err)

@@ -50,11 +50,13 @@ type monitor struct {
 	console *os.File // the connection to the console socket, until it was used
 	term    *terminal
 	view    *hostfs.View
+	disks   []*disk
 	machine *machine
 	// degraded is why the backend is not as fast as it could be. It is logged
 	// only when the container exists: an engine takes the one line of a failed
 	// create for the error.
 	degraded error
+	diskless []error          // the nodes that have no device in the guest; logged so, too
 	signals  <-chan os.Signal // for the workload
 
 	container *container
@@ -387,6 +389,9 @@ func (m *monitor) close() {
 	}
 	if m.machine != nil {
 		m.machine.close()
+	}
+	for _, d := range m.disks {
+		d.disk.Close() //nolint:errcheck // all was written, or the guest was told
 	}
 	if m.view != nil {
 		m.view.Close()

@@ -51,6 +51,9 @@ func (m *monitor) serve(ctx context.Context) int {
 		defer close(trimmed)
 		trimLater(ctx)
 	}()
+	for _, why := range m.diskless {
+		m.log.Warn("a block device is not passed to the guest", "reason", why)
+	}
 	if m.degraded != nil {
 		m.log.Warn("no hardware virtualization: the guest is emulated and slow", "reason", m.degraded)
 	}

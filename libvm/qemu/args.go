@@ -102,6 +102,8 @@ func (a *arguments) device(d virtio.Device, chardev string) error {
 			return err
 		}
 		a.add("-device", fmt.Sprintf("vhost-user-fs-device,chardev=%s,tag=%s,queue-size=%d", chardev, tag, queueSize))
+	case virtio.IDBlock:
+		a.add("-device", "vhost-user-blk,num-queues=1,queue-size=256,chardev="+chardev)
 	case virtio.IDRNG:
 		a.add("-device", "vhost-user-rng,chardev="+chardev)
 	default:
