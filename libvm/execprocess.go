@@ -150,7 +150,7 @@ func setUser(u *specs.User, s string) error {
 func parseID(what, s string) (uint32, error) {
 	n, err := strconv.Atoi(s)
 	if err != nil {
-		return 0, fmt.Errorf("parsing %s as int for %s failed: %w", s, what, err)
+		return 0, fmt.Errorf("bad %s: %w", what, err)
 	}
 	if n < 0 || n > maxUserID {
 		return 0, fmt.Errorf("%s %d is out of range", what, n)

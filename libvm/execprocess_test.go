@@ -60,9 +60,9 @@ func TestProcess(t *testing.T) {
 		{"no new privileges", ProcessOptions{Args: sh, NoNewPrivileges: yes()}, base(func(p *specs.Process) { p.NoNewPrivileges = true }), ""},
 
 		{"nothing", ProcessOptions{}, nil, "exec args cannot be empty"},
-		{"user name", ProcessOptions{Args: sh, User: "root"}, nil, `parsing root as int for uid failed: strconv.Atoi: parsing "root": invalid syntax`},
-		{"group name", ProcessOptions{Args: sh, User: "1:x"}, nil, `parsing x as int for gid failed: strconv.Atoi: parsing "x": invalid syntax`},
-		{"three ids", ProcessOptions{Args: sh, User: "1:2:3"}, nil, "parsing 2:3 as int for gid failed"},
+		{"user name", ProcessOptions{Args: sh, User: "root"}, nil, `bad uid: strconv.Atoi: parsing "root": invalid syntax`},
+		{"group name", ProcessOptions{Args: sh, User: "1:x"}, nil, `bad gid: strconv.Atoi: parsing "x": invalid syntax`},
+		{"three ids", ProcessOptions{Args: sh, User: "1:2:3"}, nil, "bad gid"},
 		{"negative uid", ProcessOptions{Args: sh, User: "-1"}, nil, "uid -1 is out of range"},
 		{"no change", ProcessOptions{Args: sh, User: "4294967295"}, nil, "out of range"},
 		{"negative gid", ProcessOptions{Args: sh, AdditionalGIDs: []int64{-1}}, nil, "additional-gids must be a positive number -1"},

@@ -36,7 +36,7 @@ func (c *container) creationHooks() func(context.Context, int) error {
 func (c *container) public(s state.Status, pid int) state.Public {
 	b := c.bundle
 	return state.Public{
-		Version: b.spec.Version, ID: c.dir.ID(), PID: pid, Status: s, Bundle: b.path, Rootfs: b.rootfs,
+		Version: specs.Version, ID: c.dir.ID(), PID: pid, Status: s, Bundle: b.path, Rootfs: b.rootfs,
 		Annotations: maps.Clone(b.spec.Annotations),
 	}
 }

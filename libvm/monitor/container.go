@@ -222,7 +222,7 @@ func (c *container) save(s state.Status) error {
 // public is what everybody may know of the container, with its pid.
 func (m *monitor) public(s state.Status, pid int) state.Public {
 	return state.Public{
-		Version: m.spec.Version, ID: m.launch.ID, PID: pid, Status: s,
+		Version: specs.Version, ID: m.launch.ID, PID: pid, Status: s,
 		Bundle: m.launch.Bundle, Rootfs: m.launch.Rootfs, Annotations: maps.Clone(m.spec.Annotations),
 	}
 }
