@@ -128,6 +128,7 @@ func TestHooks(t *testing.T) {
 	if got, want := lines(t, dir+"/order")[3:], []string{"poststart"}; !cmp.Equal(got, want) {
 		t.Errorf("hooks of start: got %q, want %q", got, want)
 	}
+	harness.Within(t, harness.Limit, "the workload runs", func() bool { return len(lines(t, b.Rootfs+"/tmp/order")) > 1 })
 	if got, want := lines(t, b.Rootfs+"/tmp/order"), []string{"startContainer", "workload"}; !cmp.Equal(got, want) {
 		t.Errorf("in the guest: got %q, want %q", got, want)
 	}
