@@ -9,6 +9,7 @@ import (
 	"runtime"
 	"strconv"
 
+	"github.com/moby/sys/userns"
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"github.com/urfave/cli/v2"
 
@@ -47,7 +48,7 @@ func newApp() *app {
 // cli describes the program.
 func (a *app) cli() *cli.App {
 	cli.HelpFlag = nil // see helpFlag
-	root, _ := defaultRoot(os.Getenv, os.Geteuid())
+	root, _ := callersRoot()
 	c := &cli.App{
 		Name:                      "runv",
 		Usage:                     appUsage,
@@ -122,11 +123,17 @@ func globalFlags(root string) []cli.Flag {
 // defaultRoot is where states are kept without --root: root's in /run, a user's
 // in the runtime directory. A root that is one only in a user namespace is a
 // user, which it shows by USER, as for runc.
-func defaultRoot(getenv func(string) string, euid int) (path string, user bool) {
-	if dir := getenv("XDG_RUNTIME_DIR"); dir != "" && euid != 0 {
+func defaultRoot(getenv func(string) string, euid int, inUserNS bool) (path string, user bool) {
+	user = euid != 0 || inUserNS && getenv("USER") != "root"
+	if dir := getenv("XDG_RUNTIME_DIR"); dir != "" && user {
 		return filepath.Join(dir, "runv"), true
 	}
 	return "/run/runv", false
+}
+
+// callersRoot is the defaultRoot of this process.
+func callersRoot() (path string, user bool) {
+	return defaultRoot(os.Getenv, os.Geteuid(), userns.RunningInUserNS())
 }
 
 // before reads the global flags.
@@ -151,7 +158,7 @@ func (a *app) before(c *cli.Context) error {
 	if c.IsSet("criu") {
 		fmt.Fprintln(c.App.ErrWriter, "WARNING: --criu ignored; do not use")
 	}
-	if _, user := defaultRoot(os.Getenv, os.Geteuid()); user && !c.IsSet("root") {
+	if _, user := callersRoot(); user && !c.IsSet("root") {
 		// The sticky bit keeps cleaners of the runtime directory off
 		// (XDG base directory specification).
 		if err := os.MkdirAll(a.root, 0o700); err != nil {

@@ -82,13 +82,18 @@ func TestParseSignal(t *testing.T) {
 }
 
 func TestDefaultRoot(t *testing.T) {
-	env := func(v string) func(string) string { return func(string) string { return v } }
 	for _, tt := range []struct {
-		dir  string
-		euid int
-		want string
-	}{{"", 0, "/run/runv"}, {"/run/user/0", 0, "/run/runv"}, {"", 1000, "/run/runv"}, {"/run/user/1000", 1000, "/run/user/1000/runv"}} {
-		if got, _ := defaultRoot(env(tt.dir), tt.euid); got != tt.want {
+		dir, user string
+		euid      int
+		userns    bool
+		want      string
+	}{
+		{"", "", 0, false, "/run/runv"}, {"/run/user/0", "", 0, false, "/run/runv"}, {"", "", 1000, false, "/run/runv"},
+		{"/run/user/1000", "", 1000, false, "/run/user/1000/runv"},
+		{"/run/user/1000", "me", 0, true, "/run/user/1000/runv"}, {"/run/user/0", "root", 0, true, "/run/runv"}, {"", "me", 0, true, "/run/runv"},
+	} {
+		env := map[string]string{"XDG_RUNTIME_DIR": tt.dir, "USER": tt.user}
+		if got, _ := defaultRoot(func(k string) string { return env[k] }, tt.euid, tt.userns); got != tt.want {
 			t.Errorf("%+v: got %s", tt, got)
 		}
 	}
