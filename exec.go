@@ -2,6 +2,8 @@ package main
 
 import (
 	"fmt"
+	"path/filepath"
+	"strings"
 
 	"github.com/urfave/cli/v2"
 
@@ -50,7 +52,7 @@ func execFlags() []cli.Flag {
 		&cli.BoolFlag{Name: "no-new-privs", Usage: "set the no new privileges value for the process"},
 		&cli.StringSliceFlag{Name: "cap", Aliases: []string{"c"}, Usage: "add a capability to the bounding set for the process"},
 		&cli.IntFlag{Name: "preserve-fds", Usage: "pass N additional file descriptors to the process (stdio + N in total): pipes, connected stream sockets, files to read or to write"},
-		&cli.StringSliceFlag{Name: "cgroup", Usage: "run the process in an (existing) sub-cgroup(s). Format is [<controller>:]<cgroup> (refused: see docs/flags.md)"},
+		&cli.StringSliceFlag{Name: "cgroup", Usage: "run the process in an (existing) sub-cgroup(s). A path below the container's cgroup in the guest, which is of version 2: no controllers"},
 		&cli.BoolFlag{Name: "ignore-paused", Usage: "allow exec in a paused container"},
 	}
 }
@@ -81,9 +83,31 @@ func execOptions(c *cli.Context) (libvm.ExecOptions, error) {
 		PidFile:       c.String("pid-file"),
 		IgnorePaused:  c.Bool("ignore-paused"),
 	}
+	var err error
+	if o.Cgroup, err = subCgroup(c.StringSlice("cgroup")); err != nil {
+		return o, err
+	}
 	if c.IsSet("no-new-privs") {
 		v := c.Bool("no-new-privs")
 		o.Process.NoNewPrivileges = &v
 	}
 	return o, nil
+}
+
+// subCgroup reads --cgroup: one path, as there is one hierarchy in the guest. The
+// words are runc's as far as it has such errors.
+func subCgroup(args []string) (string, error) {
+	if len(args) == 0 {
+		return "", nil
+	}
+	path := args[0]
+	switch {
+	case len(args) > 1:
+		return "", fmt.Errorf("invalid --cgroup argument: %s (the guest has cgroup v2: one path)", args[1])
+	case strings.Contains(path, ":"):
+		return "", fmt.Errorf("invalid --cgroup argument: %s (the guest has cgroup v2: a path without controllers)", path)
+	case !filepath.IsLocal(strings.TrimLeft(path, "/")) && strings.Trim(path, "/") != "":
+		return "", fmt.Errorf("bad sub cgroup path: %s", path)
+	}
+	return path, nil
 }

@@ -38,7 +38,6 @@ func flagNotes() map[string]flagNote {
 		"update --mem-bw-schema":     {bundle.Refused, rdt},
 		"update --kernel-memory":     {bundle.Ignored, kernel},
 		"update --kernel-memory-tcp": {bundle.Ignored, kernel},
-		"exec --cgroup":              {bundle.Refused, "further cgroups of the container are in the guest, and only the container can make them: let the process write its pid to cgroup.procs"},
 	}
 }
 

@@ -25,6 +25,9 @@ type ExecOptions struct {
 	PreserveFDs   int    // files that the process gets behind stdio
 	PidFile       string // relative to the working directory; empty: none
 	IgnorePaused  bool
+	// Cgroup is the path of an existing cgroup below the container's in the guest;
+	// empty: the container's.
+	Cgroup string
 }
 
 // statusLost is the exit status when the container ended under the process: the
@@ -103,7 +106,7 @@ func (e *execution) openSession(ctx context.Context, r ctl.ExecRequest) (*ctl.Se
 	if r.Process, err = json.Marshal(e.process); err != nil {
 		return nil, err
 	}
-	r.Extra = e.extra
+	r.Extra, r.Cgroup = e.extra, e.Cgroup
 	client, err := ctl.Dial(ctx, e.dir.File())
 	if errors.Is(err, state.ErrNotRunning) {
 		return nil, checkExec(state.Stopped, false)

@@ -60,7 +60,7 @@ complete -c runv -n '__fish_seen_subcommand_from exec' -l apparmor -r -F -d 'set
 complete -c runv -n '__fish_seen_subcommand_from exec' -l no-new-privs -d 'set the no new privileges value for the process'
 complete -c runv -n '__fish_seen_subcommand_from exec' -l cap -s c -r -F -d 'add a capability to the bounding set for the process'
 complete -c runv -n '__fish_seen_subcommand_from exec' -l preserve-fds -r -F -d 'pass N additional file descriptors to the process (stdio + N in total): pipes, connected stream sockets, files to read or to write'
-complete -c runv -n '__fish_seen_subcommand_from exec' -l cgroup -r -F -d 'run the process in an (existing) sub-cgroup(s). Format is [<controller>:]<cgroup> (refused: see docs/flags.md)'
+complete -c runv -n '__fish_seen_subcommand_from exec' -l cgroup -r -F -d 'run the process in an (existing) sub-cgroup(s). A path below the container\'s cgroup in the guest, which is of version 2: no controllers'
 complete -c runv -n '__fish_seen_subcommand_from exec' -l ignore-paused -d 'allow exec in a paused container'
 complete -c runv -n '__fish_seen_subcommand_from exec' -l help -s h -d 'show help'
 complete -c runv -n __fish_use_subcommand -a features -d 'show the enabled features'

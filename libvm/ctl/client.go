@@ -123,7 +123,7 @@ func (c *Client) Exec(ctx context.Context, r ExecRequest) (*Session, error) {
 	if r.TTY != nil {
 		files = []*os.File{r.TTY}
 	}
-	m := message{Type: typeExec, Process: r.Process, Rows: r.Rows, Cols: r.Cols}
+	m := message{Type: typeExec, Process: r.Process, Below: r.Cgroup, Rows: r.Rows, Cols: r.Cols}
 	for _, f := range r.Extra {
 		m.Extra, files = append(m.Extra, f.Access), append(files, f.File)
 	}

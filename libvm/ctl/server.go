@@ -55,6 +55,7 @@ type Handler interface {
 // ours to change.
 type ExecRequest struct {
 	Process json.RawMessage // runtime-spec Process
+	Cgroup  string          // path below the container's cgroup in the guest; empty: that
 	Stdin   *os.File        // the three are nil if there is a terminal
 	Stdout  *os.File
 	Stderr  *os.File
@@ -245,7 +246,7 @@ func peer(c *net.UnixConn) (*unix.Ucred, error) {
 
 // execRequest makes the request of a message; it takes the files over.
 func execRequest(m message, files []*os.File) (ExecRequest, error) {
-	r := ExecRequest{Process: m.Process, Rows: m.Rows, Cols: m.Cols}
+	r := ExecRequest{Process: m.Process, Cgroup: m.Below, Rows: m.Rows, Cols: m.Cols}
 	stdio := len(files) - len(m.Extra)
 	switch stdio {
 	case 1:

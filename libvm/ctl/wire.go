@@ -75,6 +75,7 @@ type message struct {
 	Error     string           `json:"error,omitempty"`     // one line
 	Processes []Process        `json:"processes,omitempty"` // in order of pid
 	Cgroup    *state.Cgroup    `json:"cgroup,omitempty"`    // the container's on the host
+	Below     string           `json:"below,omitempty"`     // path of a cgroup below the container's in the guest
 	Metrics   Metrics          `json:"metrics,omitempty"`
 	Killed    uint64           `json:"killed,omitempty"` // processes, for want of memory
 	Ended     bool             `json:"ended,omitempty"`  // the container has

@@ -41,7 +41,7 @@ func (c *container) Exec(ctx context.Context, r ctl.ExecRequest) (ctl.ExecSessio
 		s.forget()
 		return nil, errors.New("exec: process.terminal and the given files do not fit")
 	}
-	req := &api.ExecRequest{Id: c.monitor.launch.ID, ExecId: s.id, Process: wire.MarshalProcess(p), Stdio: s.relay.stdio(), Rows: uint32(r.Rows), Cols: uint32(r.Cols)}
+	req := &api.ExecRequest{Id: c.monitor.launch.ID, ExecId: s.id, Process: wire.MarshalProcess(p), Stdio: s.relay.stdio(), Cgroup: r.Cgroup, Rows: uint32(r.Rows), Cols: uint32(r.Cols)}
 	if c.monitor.spec.Linux != nil {
 		if req.Seccomp, req.SeccompFlags, err = compileSeccomp(c.monitor.spec.Linux.Seccomp); err != nil {
 			s.forget()

@@ -267,3 +267,25 @@ func TestCreatorKilled(t *testing.T) {
 		}
 	}
 }
+
+// TestExecCgroup: exec puts a process into a cgroup that the container has made.
+func TestExecCgroup(t *testing.T) {
+	r := newRuntime(t)
+	c := r.Create(r.NewBundle(harness.Args("sleep", "1000"), func(s *specs.Spec) {
+		s.Mounts = slices.DeleteFunc(s.Mounts, func(m specs.Mount) bool { return m.Destination == "/sys/fs/cgroup" })
+		s.Mounts = append(s.Mounts, specs.Mount{Destination: "/sys/fs/cgroup", Type: "cgroup", Source: "cgroup", Options: []string{"nosuid", "noexec", "nodev"}})
+		if !slices.ContainsFunc(s.Linux.Namespaces, func(n specs.LinuxNamespace) bool { return n.Type == specs.CgroupNamespace }) {
+			s.Linux.Namespaces = append(s.Linux.Namespaces, specs.LinuxNamespace{Type: specs.CgroupNamespace})
+		}
+	})).Start()
+	c.Output("mkdir -p /sys/fs/cgroup/a/b")
+	for path, want := range map[string]string{"a": "0::/a\n", "/a/b": "0::/a/b\n", "/": "0::/\n"} {
+		if got := r.Run("exec", "--cgroup", path, c.ID, "cat", "/proc/self/cgroup"); got.Stdout != want || got.Status != 0 {
+			t.Errorf("--cgroup %s: %+v", path, got)
+		}
+	}
+	refused(t, r, "no such file or directory", 255, "exec", "--cgroup", "none", c.ID, "true")
+	refused(t, r, "bad sub cgroup path: ../x", 255, "exec", "--cgroup", "../x", c.ID, "true")
+	refused(t, r, "one path", 255, "exec", "--cgroup", "a", "--cgroup", "b", c.ID, "true")
+	c.End()
+}
