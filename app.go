@@ -61,7 +61,7 @@ func (a *app) cli() *cli.App {
 		DisableSliceFlagSeparator: true,                         // an environment variable may have commas
 		ExitErrHandler:            func(*cli.Context, error) {}, // only main exits
 		Commands: []*cli.Command{
-			a.checkpointCommand(), a.updateCommand(), a.createCommand(), a.deleteCommand(), a.execCommand(), a.killCommand(), a.listCommand(), a.pauseCommand(), a.psCommand(),
+			a.checkpointCommand(), a.updateCommand(), a.eventsCommand(), a.createCommand(), a.deleteCommand(), a.execCommand(), a.killCommand(), a.listCommand(), a.pauseCommand(), a.psCommand(),
 			a.restoreCommand(), a.resumeCommand(),
 			a.runCommand(), a.startCommand(), a.stateCommand(), specCommand(), featuresCommand(), a.checkCommand(),
 		},

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"slices"
 
 	"github.com/urfave/cli/v2"
 	"golang.org/x/sys/unix"
@@ -84,18 +83,12 @@ func exitStatus(err error) int {
 	return statusError
 }
 
-// laterCommands are those of runc that are not there yet.
-func laterCommands() []string { return []string{"events"} }
-
 // unknownCommand is the action when no command was found. Engines call those of
 // runc, and show their users what is said.
 func unknownCommand(c *cli.Context) error {
 	name := c.Args().First()
-	switch {
-	case name == "":
+	if name == "" {
 		return cli.ShowAppHelp(c)
-	case slices.Contains(laterCommands(), name):
-		return &statusCode{fmt.Errorf("runv has no command %q yet, which runc has (see: runv help)", name), statusNoCommand}
 	}
 	return &statusCode{fmt.Errorf("No help topic for '%s' (see: runv help)", name), statusNoCommand} //lint:ignore ST1005 runc's words
 }

@@ -50,10 +50,8 @@ func isMetric(controller, rest string) bool {
 		return rest == "current" || rest == "max"
 	case "io":
 		return rest == "stat" || rest == "pressure"
-	case "cpuset":
-		return rest == "cpus.effective" || rest == "mems.effective"
 	case "hugetlb":
-		return !strings.Contains(rest, "rsvd") && !strings.HasSuffix(rest, ".numa_stat") && !strings.HasSuffix(rest, ".local")
+		return strings.HasSuffix(rest, ".current") || strings.HasSuffix(rest, ".events")
 	}
 	return false
 }

@@ -44,6 +44,10 @@ complete -c runv -n '__fish_seen_subcommand_from create' -l help -s h -d 'show h
 complete -c runv -n __fish_use_subcommand -a delete -d 'delete any resources held by the container often used with detached container'
 complete -c runv -n '__fish_seen_subcommand_from delete' -l force -s f -d 'Forcibly deletes the container if it is still running (uses SIGKILL)'
 complete -c runv -n '__fish_seen_subcommand_from delete' -l help -s h -d 'show help'
+complete -c runv -n __fish_use_subcommand -a events -d 'display container events such as OOM notifications, cpu, memory, and IO usage statistics'
+complete -c runv -n '__fish_seen_subcommand_from events' -l interval -r -F -d 'set the stats collection interval'
+complete -c runv -n '__fish_seen_subcommand_from events' -l stats -d 'display the container\'s stats then exit'
+complete -c runv -n '__fish_seen_subcommand_from events' -l help -s h -d 'show help'
 complete -c runv -n __fish_use_subcommand -a exec -d 'execute new process inside the container'
 complete -c runv -n '__fish_seen_subcommand_from exec' -l console-socket -r -F -d 'path to an AF_UNIX socket which will receive a file descriptor referencing the master end of the console\'s pseudoterminal'
 complete -c runv -n '__fish_seen_subcommand_from exec' -l pidfd-socket -r -F -d 'path to an AF_UNIX socket which will receive a file descriptor referencing the process\'s stand-in on the host'
@@ -140,4 +144,4 @@ complete -c runv -n '__fish_seen_subcommand_from update' -l pids-limit -r -F -d 
 complete -c runv -n '__fish_seen_subcommand_from update' -l l3-cache-schema -r -F -d 'The string of Intel RDT/CAT L3 cache schema'
 complete -c runv -n '__fish_seen_subcommand_from update' -l mem-bw-schema -r -F -d 'The string of Intel RDT/MBA memory bandwidth schema'
 complete -c runv -n '__fish_seen_subcommand_from update' -l help -s h -d 'show help'
-complete -c runv -n '__fish_seen_subcommand_from checkpoint delete exec kill pause ps resume start state update' -a '(runv list --quiet 2>/dev/null)' -d container
+complete -c runv -n '__fish_seen_subcommand_from checkpoint delete events exec kill pause ps resume start state update' -a '(runv list --quiet 2>/dev/null)' -d container

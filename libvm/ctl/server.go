@@ -189,7 +189,7 @@ func serveConn(ctx, calls context.Context, c *net.UnixConn, h Handler) {
 		case typeMetrics:
 			answer.Metrics, err = h.Metrics(calls)
 		case typeOOM:
-			answer.Killed, answer.Ended, err = h.AwaitOOM(ctx, m.Killed)
+			answer.Killed, answer.Ended, err = h.AwaitOOM(calls, m.Killed)
 		case typePlace:
 			place := h.Place()
 			answer.Cgroup = &place

@@ -41,6 +41,8 @@ type container struct {
 
 	mu     sync.Mutex
 	status state.Status
+	// oomKilled says of a stopped one that processes were killed for want of memory.
+	oomKilled bool
 	// resources are the limits that hold now.
 	resources *specs.LinuxResources
 	sessions  map[*session]bool
@@ -303,7 +305,7 @@ func (c *container) Processes(ctx context.Context) ([]ctl.Process, error) {
 func (c *container) wait(ctx context.Context) (int, error) {
 	r, err := c.agent().Wait(ctx, &api.WaitRequest{Id: c.monitor.launch.ID})
 	c.mu.Lock()
-	c.status = state.Stopped
+	c.status, c.oomKilled = state.Stopped, err == nil && r.OomKilled
 	c.mu.Unlock()
 	if err != nil {
 		err = c.explain(ctx, fmt.Errorf("wait for the workload: %w", guest.Error(err)))

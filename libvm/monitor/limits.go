@@ -2,6 +2,7 @@ package monitor
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
@@ -66,7 +67,12 @@ func (c *container) AwaitOOM(ctx context.Context, seen uint64) (killed uint64, e
 	for {
 		r, err := c.agent().AwaitOOM(ctx, &api.AwaitOOMRequest{Id: c.monitor.launch.ID, Seen: seen})
 		switch {
-		case err != nil && c.current() == state.Stopped:
+		case err != nil && (c.current() == state.Stopped || errors.Is(guest.Error(err), guest.ErrLost)):
+			c.mu.Lock()
+			defer c.mu.Unlock()
+			if c.oomKilled && seen == 0 {
+				return 1, true, nil // how it ended
+			}
 			return seen, true, nil
 		case err != nil:
 			return seen, false, fmt.Errorf("wait for the guest: %w", guest.Error(err))
