@@ -8,8 +8,8 @@
 set -eu
 
 packages_run=(qemu-system-x86 busybox-static ca-certificates)
-# The race detector needs a C compiler.
-packages_test=(gcc libc6-dev runc crun iproute2 procps)
+# The race detector needs a C compiler; the seccomp compiler is compared with libseccomp.
+packages_test=(gcc libc6-dev libseccomp-dev runc crun iproute2 procps)
 packages_generate=(protobuf-compiler)
 
 want=()
