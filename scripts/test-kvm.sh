@@ -46,6 +46,9 @@ trap 'exit 130' INT
 trap 'exit 143' TERM
 go test -c -o "$build/integration.test" ./tests/integration
 go test -c -o "$build/kvm.test" ./libvm/kvm
+mkdir "$build/probes"
+CGO_ENABLED=0 go build -o "$build/probes/" ./tests/integration/testdata/*
+export RUNV_TEST_PROBES=$build/probes
 
 # In the machine: the first lines say on what the tests ran.
 script='set -e
