@@ -41,6 +41,14 @@ func (c *container) Update(ctx context.Context, r *specs.LinuxResources) error {
 	return c.save(status)
 }
 
+// diedOfOOM says of a container that has ended that processes of it were killed for
+// want of memory.
+func (c *container) diedOfOOM() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.oomKilled
+}
+
 // Metrics reads what the container uses.
 func (c *container) Metrics(ctx context.Context) (ctl.Metrics, error) {
 	ctx, cancel := context.WithTimeout(ctx, answerTime)

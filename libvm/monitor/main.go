@@ -45,6 +45,7 @@ type monitor struct {
 
 	state   *state.Dir
 	exit    *cgroup.Exit // until the container is committed
+	oom     *cgroup.OOM
 	control *net.UnixListener
 	stdio   files
 	console *os.File // the connection to the console socket, until it was used
@@ -94,6 +95,9 @@ func Main() int {
 	m.exit.Close()
 	status := m.serve(ctx)
 	m.close()
+	if status == statusLost && m.container.diedOfOOM() {
+		m.oom.Kill()
+	}
 	return status
 }
 
@@ -291,6 +295,12 @@ func (m *monitor) openState(context.Context) error {
 	m.state = state.FromFiles(root, dir, m.launch.ID)
 	if m.exit, err = cgroup.OpenExit(m.launch.Cgroup); err != nil {
 		return err
+	}
+	if r := m.spec.Linux.Resources; r == nil || r.Memory == nil || r.Memory.DisableOOMKiller == nil || !*r.Memory.DisableOOMKiller {
+		// It would stand still for ever otherwise.
+		if m.oom, err = cgroup.OpenOOM(m.launch.Cgroup); err != nil {
+			return err
+		}
 	}
 	m.control, err = ctl.Listen(dir)
 	return err

@@ -3,10 +3,14 @@ package integration
 import (
 	"bufio"
 	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 
 	"runv/libvm/stats"
 	"runv/tests/harness"
@@ -126,4 +130,81 @@ func TestEventsOfOOM(t *testing.T) {
 	}
 	out.expect(`{"type":"oom","id":"` + c.ID + `"}` + "\n")
 	c.Delete()
+}
+
+// TestHostSeesOOM: engines learn of it by the container's cgroup on the host.
+func TestHostSeesOOM(t *testing.T) {
+	r := newRuntime(t)
+	c := r.Create(r.NewBundle(harness.Shell("echo begin; "+oomScript), func(s *specs.Spec) {
+		s.Linux.Resources.Memory = &specs.LinuxMemory{Limit: ptr(int64(32 << 20))}
+	}))
+	place := cgroups(t, c.PID)
+	killed := func() string { return hostFile(t, place[""], "memory.events") }
+	if !unified() {
+		killed = oomEvents(t, place["memory"])
+	}
+	c.Start()
+	if got := c.Wait(); got != 137 {
+		t.Errorf("status: got %d, want 137", got)
+	}
+	if got := killed(); !strings.Contains(got, "oom_kill 1") {
+		t.Errorf("the host saw %q", got)
+	}
+	if got := c.State().Status; got != "stopped" {
+		t.Errorf("state: %s", got)
+	}
+	c.Delete()
+	// A kill is no want of memory.
+	c = r.Create(r.NewBundle(harness.Args("sleep", "1000"))).Start()
+	place = cgroups(t, c.PID)
+	r.Must("kill", c.ID, "KILL")
+	c.Wait()
+	file := map[bool]string{true: "memory.events", false: "memory.oom_control"}[unified()]
+	if got := hostFile(t, place[map[bool]string{true: "", false: "memory"}[unified()]], file); !strings.Contains(got, "oom_kill 0") {
+		t.Errorf("after a kill: %q", got)
+	}
+	c.Delete()
+	// In the foreground, too.
+	b := r.NewBundle(harness.Shell(oomScript), func(s *specs.Spec) {
+		s.Linux.Resources.Memory = &specs.LinuxMemory{Limit: ptr(int64(32 << 20))}
+	})
+	if got := r.Run("run", "--bundle", b.Dir, r.NewID()); got.Status != 137 || strings.Contains(got.Stderr, "level=error") {
+		t.Errorf("run: %+v", got)
+	}
+}
+
+// hostFile reads a file of a cgroup of the host.
+func hostFile(t *testing.T, dir, name string) string {
+	t.Helper()
+	data, err := os.ReadFile(filepath.Join(dir, name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(data)
+}
+
+// oomEvents registers for the events of cgroup v1 as containerd does. The result
+// says whether there was one, and what memory.oom_control says.
+func oomEvents(t *testing.T, dir string) func() string {
+	t.Helper()
+	event, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { unix.Close(event) }) //nolint:errcheck // an eventfd
+	control, err := os.Open(filepath.Join(dir, "memory.oom_control"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer control.Close() //nolint:errcheck // only registered
+	if err := os.WriteFile(filepath.Join(dir, "cgroup.event_control"), fmt.Appendf(nil, "%d %d", event, control.Fd()), 0); err != nil {
+		t.Fatal(err)
+	}
+	return func() string {
+		var b [8]byte
+		if _, err := unix.Read(event, b[:]); err != nil {
+			return "no event: " + err.Error()
+		}
+		return hostFile(t, dir, "memory.oom_control")
+	}
 }
