@@ -2,6 +2,7 @@ package qemu
 
 import (
 	"fmt"
+	"net"
 	"strconv"
 	"strings"
 
@@ -90,6 +91,11 @@ func (a *arguments) chardev(id string, fd int) {
 	a.add("-chardev", fmt.Sprintf("socket,id=%s,fd=%d", id, fd))
 }
 
+// chardevAt adds a socket chardev that QEMU connects to a path.
+func (a *arguments) chardevAt(id, path string) {
+	a.add("-chardev", fmt.Sprintf("socket,id=%s,path=%s", id, path))
+}
+
 // device adds the frontend of d, whose backend is at the other end of chardev.
 func (a *arguments) device(d virtio.Device, chardev string) error {
 	switch d.ID() {
@@ -104,12 +110,32 @@ func (a *arguments) device(d virtio.Device, chardev string) error {
 		a.add("-device", fmt.Sprintf("vhost-user-fs-device,chardev=%s,tag=%s,queue-size=%d", chardev, tag, queueSize))
 	case virtio.IDBlock:
 		a.add("-device", "vhost-user-blk,num-queues=1,queue-size=256,chardev="+chardev)
+	case virtio.IDNet:
+		mac, err := netAddress(d)
+		if err != nil {
+			return err
+		}
+		// The control queue is QEMU's; what it would filter or switch off there, no
+		// back-end hears of.
+		a.add("-netdev", fmt.Sprintf("vhost-user,id=net-%s,chardev=%s", chardev, chardev),
+			"-device", fmt.Sprintf("virtio-net-device,netdev=net-%s,mac=%s,ctrl_guest_offloads=off", chardev, mac))
 	case virtio.IDRNG:
 		a.add("-device", "vhost-user-rng,chardev="+chardev)
 	default:
 		return fmt.Errorf("qemu: no vhost-user frontend for virtio device type %d", d.ID())
 	}
 	return nil
+}
+
+// netAddress reads the Ethernet address from the configuration space of a network
+// card, where it comes first (v1.2 §5.1.4).
+func netAddress(d virtio.Device) (net.HardwareAddr, error) {
+	const n = 6 // bytes
+	c := d.Config()
+	if len(c) < n {
+		return nil, fmt.Errorf("qemu: network card with %d bytes of configuration", len(c))
+	}
+	return net.HardwareAddr(c[:n]), nil
 }
 
 // fsTagBytes is the length of the tag in struct virtio_fs_config (v1.2 §5.11.4).

@@ -36,7 +36,7 @@ type launch struct {
 	child   []*os.File // QEMU's ends, closed once it has them
 	console *net.UnixConn
 	qmp     *qmp.SocketMonitor
-	devs    []*net.UnixConn // vhost-user connections, one a device
+	devs    []peer // vhost-user connections, one a device
 }
 
 // prepare makes the sockets and the command line.
@@ -62,11 +62,11 @@ func (l *launch) prepare(devices []virtio.Device) error {
 	}
 	for i, d := range devices {
 		id := fmt.Sprintf("dev%d", i)
-		conn, err := l.socket(id)
+		p, err := l.deviceSocket(id, d)
 		if err != nil {
 			return err
 		}
-		l.devs = append(l.devs, conn)
+		l.devs = append(l.devs, p)
 		if err := l.args.device(d, id); err != nil {
 			return err
 		}
@@ -126,8 +126,8 @@ func (l *launch) closeOurEnds() {
 	if l.qmp != nil {
 		l.qmp.Disconnect() //nolint:errcheck // nothing was said
 	}
-	for _, c := range l.devs {
-		c.Close() //nolint:errcheck // nothing was written
+	for _, p := range l.devs {
+		p.close()
 	}
 }
 
@@ -137,7 +137,7 @@ func (l *launch) serve(ctx context.Context, devices []virtio.Device) {
 	m := l.machine
 	for i, d := range devices {
 		m.serving.Go(func() {
-			err := vhostuser.Serve(ctx, l.devs[i], d)
+			err := l.devs[i].serve(ctx, d)
 			if err != nil && ctx.Err() == nil && !errors.Is(err, io.EOF) {
 				m.fail(fmt.Errorf("virtio device type %d: %w", d.ID(), err))
 			}

@@ -48,10 +48,10 @@ func (s *server) wanted() bool {
 func (s *server) enables() bool { return s.features&(1<<VHOST_USER_F_PROTOCOL_FEATURES) != 0 }
 
 // update starts the device if it should run and does not, and the other way
-// round. A ring of a running device that was enabled later stays without service
-// until the next start: no device of ours changes its rings on the way.
+// round. When the rings of a running device change it starts anew: QEMU enables
+// those of a network card before it sets them up, one after the other.
 func (s *server) update() error {
-	if s.run != nil && (!s.wanted() || s.lostRing()) {
+	if s.run != nil && (!s.wanted() || s.changedRings()) {
 		if err := s.stop(); err != nil {
 			return err
 		}
@@ -62,10 +62,11 @@ func (s *server) update() error {
 	return nil
 }
 
-// lostRing says whether a ring that is being served was disabled.
-func (s *server) lostRing() bool {
+// changedRings says whether a ring that is being served was disabled, or one that
+// is not was set up.
+func (s *server) changedRings() bool {
 	for i, q := range s.run.queues {
-		if q != nil && !s.served(&s.rings[i]) {
+		if (q != nil) != s.served(&s.rings[i]) {
 			return true
 		}
 	}

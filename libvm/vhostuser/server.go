@@ -121,9 +121,9 @@ func (s *server) deviceFeatures() uint64 {
 // protocolFeatures are what the front-end is offered.
 func (s *server) protocolFeatures() uint64 {
 	p := uint64(1<<VHOST_USER_PROTOCOL_F_MQ | 1<<VHOST_USER_PROTOCOL_F_REPLY_ACK | 1<<VHOST_USER_PROTOCOL_F_RESET_DEVICE)
-	// QEMU makes the configuration space of the file system itself, from its
-	// command line, and warns of a back-end that offers one.
-	if len(s.dev.Config()) > 0 && s.dev.ID() != virtio.IDFS {
+	// QEMU makes the configuration space of the file system and of the network card
+	// itself, from its command line, and warns of a back-end that offers one.
+	if len(s.dev.Config()) > 0 && s.dev.ID() != virtio.IDFS && s.dev.ID() != virtio.IDNet {
 		p |= 1 << VHOST_USER_PROTOCOL_F_CONFIG
 	}
 	return p

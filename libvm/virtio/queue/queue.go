@@ -281,14 +281,43 @@ func (q *Queue) Signal() {
 	}
 }
 
+// PutUsedTogether gives chains back of which the driver sees all or none, each
+// with the bytes written to it; Signal must follow. A driver that polls must not
+// find half of what belongs together (v1.2 §5.1.6.4).
+func (q *Queue) PutUsedTogether(chains []*Chain, written []uint32) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	idx := uint16(q.usedIdx.Load())
+	for i, c := range chains {
+		q.setUsed(idx+uint16(i), c, written[i])
+	}
+	for range chains {
+		q.advanceUsed()
+	}
+	setRingHead(q.used, 0, uint16(q.usedIdx.Load()))
+}
+
+// Untake gives the n chains that Next returned last back to itself: it will return
+// them again. The device has not used them, nor given one of them back.
+func (q *Queue) Untake(n int) { q.lastAvail.Store(uint32(uint16(q.lastAvail.Load()) - uint16(n))) }
+
 // putUsed runs under mu.
 func (q *Queue) putUsed(c *Chain, written uint32) {
-	idx := uint16(q.usedIdx.Load())
+	q.setUsed(uint16(q.usedIdx.Load()), c, written)
+	q.advanceUsed()
+	setRingHead(q.used, 0, uint16(q.usedIdx.Load()))
+}
+
+// setUsed writes the used entry with an index, which is not the driver's yet.
+func (q *Queue) setUsed(idx uint16, c *Chain, written uint32) {
 	off := ringHeadBytes + usedElemBytes*int(idx%q.size)
 	binary.LittleEndian.PutUint32(q.used[off:], uint32(c.head))
 	binary.LittleEndian.PutUint32(q.used[off+4:], written)
-	idx++
-	setRingHead(q.used, 0, idx)
+}
+
+// advanceUsed counts a used entry. It runs under mu.
+func (q *Queue) advanceUsed() {
+	idx := uint16(q.usedIdx.Load()) + 1
 	q.usedIdx.Store(uint32(idx))
 	if idx == q.lastSignaled {
 		q.signaled = false // 65536 entries without a Signal: the index says nothing any more

@@ -1,0 +1,104 @@
+package net
+
+import (
+	"runtime"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"runv/libvm/virtio/queue"
+)
+
+// maxIovecs is how many pieces writev(2) takes (UIO_MAXIOV).
+const maxIovecs = 1024
+
+// minFrame is an Ethernet header behind ours, in bytes: no tap takes less.
+const minFrame = HeaderBytes + 14
+
+// transmitter moves frames of the guest.
+type transmitter struct {
+	device    *Device
+	queue     *queue.Queue
+	dedicated bool
+	iovs      []unix.Iovec
+}
+
+func (t *transmitter) run() error {
+	for {
+		c, err := next(t.queue)
+		if err != nil {
+			return err
+		}
+		if err := t.burst(c); err != nil {
+			return err
+		}
+	}
+}
+
+// burst sends c and what follows it.
+func (t *transmitter) burst(c *queue.Chain) (err error) {
+	d := t.device
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	if d.link != nil && !t.dedicated {
+		t.dedicated = true // one that sends is not a spare
+		if err := t.queue.Dedicate(); err != nil {
+			return err
+		}
+	}
+	defer t.queue.Signal()
+	for n := 0; c != nil; n++ {
+		if d.link != nil {
+			t.send(d.link.FD(), c)
+		}
+		t.queue.PutUsed(c, 0)
+		if n == burst {
+			return nil
+		}
+		if c, err = t.queue.NextQuiet(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// send writes a frame. What the link does not take is lost, as on any cable: a
+// header that makes no sense, a frame that is too long, a tap that is down.
+func (t *transmitter) send(fd int, c *queue.Chain) {
+	if n := c.ReadableLen(); n < minFrame || n > maxFrame || len(c.Readable) > maxIovecs {
+		return
+	}
+	iovs := t.iovs[:0]
+	for _, b := range c.Readable {
+		iovs = append(iovs, iovec(b))
+	}
+	t.iovs = iovs
+	for writev(fd, iovs) == unix.EINTR {
+	}
+	runtime.KeepAlive(c)
+}
+
+// iovec is a piece of memory that is not Go's, or that stays where it is.
+func iovec(b []byte) unix.Iovec {
+	return unix.Iovec{Base: unsafe.SliceData(b), Len: uint64(len(b))}
+}
+
+// The link does not block: Go's scheduler need not know of these calls.
+
+func readv(fd int, iovs []unix.Iovec) (int, error) {
+	n, _, e := unix.RawSyscall(unix.SYS_READV, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(iovs))), uintptr(len(iovs)))
+	runtime.KeepAlive(iovs)
+	if e != 0 {
+		return 0, e
+	}
+	return int(n), nil
+}
+
+func writev(fd int, iovs []unix.Iovec) error {
+	_, _, e := unix.RawSyscall(unix.SYS_WRITEV, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(iovs))), uintptr(len(iovs)))
+	runtime.KeepAlive(iovs)
+	if e != 0 {
+		return e
+	}
+	return nil
+}
