@@ -41,9 +41,6 @@ func run() error {
 	}
 	trees := make(chan error, 1)
 	go func() { trees <- mountTrees() }()
-	if err := loopbackUp(); err != nil {
-		return err
-	}
 	lastCap, err := task.LastCap()
 	if err != nil {
 		return err

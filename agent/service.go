@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"runv/agent/container"
+	"runv/agent/network"
 	"runv/agent/rpc"
 	"runv/agent/socket"
 	"runv/agent/stream"
@@ -102,7 +103,7 @@ func (s *service) CreateContainer(_ context.Context, r *rpc.CreateContainerReque
 	c, err := s.m.Create(&container.CreateRequest{
 		ID: r.Id, Spec: r.Spec, Trees: trees, Stdio: stdio(r.Stdio), Rows: r.Rows, Cols: r.Cols,
 		DeviceFilter: r.DeviceFilter, Seccomp: r.Seccomp, SeccompFlags: r.SeccompFlags,
-		NoNewKeyring: r.NoNewKeyring, Notify: r.Notify,
+		NoNewKeyring: r.NoNewKeyring, Notify: r.Notify, Network: change(&r.Network),
 	})
 	if err != nil {
 		return nil, failed(err)
@@ -233,6 +234,26 @@ func (s *service) Processes(_ context.Context, r *rpc.ProcessesRequest) (*rpc.Pr
 		})
 	}
 	return out, nil
+}
+
+// change is what a message says.
+func change(n *rpc.Network) *network.Change {
+	c := &network.Change{Messages: n.Messages}
+	for _, k := range n.Cards {
+		c.Cards = append(c.Cards, network.Card{Address: k.Address, Name: k.Name, Index: k.Index, Unplugged: k.Unplugged})
+	}
+	for _, v := range n.Sysctls {
+		c.Sysctls = append(c.Sysctls, network.Sysctl{Name: v.Name, Value: v.Value})
+	}
+	return c
+}
+
+func (s *service) ChangeNetwork(_ context.Context, r *rpc.ChangeNetworkRequest) (*rpc.Empty, error) {
+	c, err := s.m.Get(r.Id)
+	if err == nil {
+		err = c.ChangeNetwork(change(&r.Network))
+	}
+	return &rpc.Empty{}, failed(err)
 }
 
 func (s *service) DeleteContainer(ctx context.Context, r *rpc.DeleteContainerRequest) (*rpc.Empty, error) {

@@ -4,13 +4,16 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"runv/libvm/cgroup"
 	"runv/libvm/ctl"
+	"runv/libvm/network"
 	"runv/libvm/state"
+	"runv/libvm/thread"
 )
 
 // How long delete waits for what it cannot hurry.
@@ -65,6 +68,9 @@ func (r *Runtime) remove(ctx context.Context, id string, force bool) error {
 		return err
 	}
 	if err := endMonitor(ctx, d, s); err != nil {
+		return err
+	}
+	if err := releaseNetwork(s.NetworkNamespace); err != nil {
 		return err
 	}
 	if force {
@@ -162,4 +168,28 @@ func endProcess(ctx context.Context, s state.State, grace time.Duration) error {
 		err = errors.New("container init still running")
 	}
 	return err
+}
+
+// releaseNetwork takes back what a monitor that was killed has left in a network
+// namespace that is not its own. One that has gone has nothing left.
+func releaseNetwork(path string) error {
+	if path == "" {
+		return nil
+	}
+	ns, err := os.Open(path)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	} else if err != nil {
+		return fmt.Errorf("network namespace: %w", err)
+	}
+	defer ns.Close()
+	return thread.Own(func() error {
+		if err := unix.Setns(int(ns.Fd()), unix.CLONE_NEWNET); err != nil {
+			if err == unix.EINVAL {
+				return nil // another file has taken the name
+			}
+			return fmt.Errorf("network namespace %q: %w", path, os.NewSyscallError("setns", err))
+		}
+		return network.Release()
+	})
 }

@@ -568,6 +568,7 @@ type CreateContainerRequest struct {
 	SeccompFlags  uint32                 `protobuf:"varint,9,opt,name=seccomp_flags,json=seccompFlags,proto3" json:"seccomp_flags,omitempty"`    // flags of seccomp(2)
 	NoNewKeyring  bool                   `protobuf:"varint,11,opt,name=no_new_keyring,json=noNewKeyring,proto3" json:"no_new_keyring,omitempty"` // the processes keep the agent's session keyring
 	Notify        bool                   `protobuf:"varint,12,opt,name=notify,proto3" json:"notify,omitempty"`                                   // /run/notify/notify.sock is there: Ready
+	Network       *Network               `protobuf:"bytes,13,opt,name=network,proto3" json:"network,omitempty"`                                  // set up before the first process sees it
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -679,6 +680,248 @@ func (x *CreateContainerRequest) GetNotify() bool {
 	return false
 }
 
+func (x *CreateContainerRequest) GetNetwork() *Network {
+	if x != nil {
+		return x.Network
+	}
+	return nil
+}
+
+// Network is what leads from the network of a container as it is to that of the
+// host. Interfaces are the host's: the agent puts in those of the guest.
+type Network struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Cards         []*Card                `protobuf:"bytes,1,rep,name=cards,proto3" json:"cards,omitempty"`
+	Sysctls       []*Sysctl              `protobuf:"bytes,2,rep,name=sysctls,proto3" json:"sysctls,omitempty"`
+	Messages      []byte                 `protobuf:"bytes,3,opt,name=messages,proto3" json:"messages,omitempty"` // of rtnetlink(7), one behind the other, in this order
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Network) Reset() {
+	*x = Network{}
+	mi := &file_agent_api_agent_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Network) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Network) ProtoMessage() {}
+
+func (x *Network) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_api_agent_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Network.ProtoReflect.Descriptor instead.
+func (*Network) Descriptor() ([]byte, []int) {
+	return file_agent_api_agent_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *Network) GetCards() []*Card {
+	if x != nil {
+		return x.Cards
+	}
+	return nil
+}
+
+func (x *Network) GetSysctls() []*Sysctl {
+	if x != nil {
+		return x.Sysctls
+	}
+	return nil
+}
+
+func (x *Network) GetMessages() []byte {
+	if x != nil {
+		return x.Messages
+	}
+	return nil
+}
+
+// Card is a network card of the guest, which is to stand for an interface.
+type Card struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Address       []byte                 `protobuf:"bytes,1,opt,name=address,proto3" json:"address,omitempty"`      // Ethernet address with which the card was made
+	Name          string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`            // of the interface
+	Index         uint32                 `protobuf:"varint,3,opt,name=index,proto3" json:"index,omitempty"`         // of the interface, on the host
+	Unplugged     bool                   `protobuf:"varint,4,opt,name=unplugged,proto3" json:"unplugged,omitempty"` // the card is a spare again
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Card) Reset() {
+	*x = Card{}
+	mi := &file_agent_api_agent_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Card) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Card) ProtoMessage() {}
+
+func (x *Card) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_api_agent_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Card.ProtoReflect.Descriptor instead.
+func (*Card) Descriptor() ([]byte, []int) {
+	return file_agent_api_agent_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *Card) GetAddress() []byte {
+	if x != nil {
+		return x.Address
+	}
+	return nil
+}
+
+func (x *Card) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Card) GetIndex() uint32 {
+	if x != nil {
+		return x.Index
+	}
+	return 0
+}
+
+func (x *Card) GetUnplugged() bool {
+	if x != nil {
+		return x.Unplugged
+	}
+	return false
+}
+
+type Sysctl struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Value         string                 `protobuf:"bytes,2,opt,name=value,proto3" json:"value,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Sysctl) Reset() {
+	*x = Sysctl{}
+	mi := &file_agent_api_agent_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Sysctl) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Sysctl) ProtoMessage() {}
+
+func (x *Sysctl) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_api_agent_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Sysctl.ProtoReflect.Descriptor instead.
+func (*Sysctl) Descriptor() ([]byte, []int) {
+	return file_agent_api_agent_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *Sysctl) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Sysctl) GetValue() string {
+	if x != nil {
+		return x.Value
+	}
+	return ""
+}
+
+type ChangeNetworkRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Network       *Network               `protobuf:"bytes,2,opt,name=network,proto3" json:"network,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ChangeNetworkRequest) Reset() {
+	*x = ChangeNetworkRequest{}
+	mi := &file_agent_api_agent_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ChangeNetworkRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ChangeNetworkRequest) ProtoMessage() {}
+
+func (x *ChangeNetworkRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_api_agent_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ChangeNetworkRequest.ProtoReflect.Descriptor instead.
+func (*ChangeNetworkRequest) Descriptor() ([]byte, []int) {
+	return file_agent_api_agent_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *ChangeNetworkRequest) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *ChangeNetworkRequest) GetNetwork() *Network {
+	if x != nil {
+		return x.Network
+	}
+	return nil
+}
+
 type CreateContainerResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Pid           uint32                 `protobuf:"varint,1,opt,name=pid,proto3" json:"pid,omitempty"` // in the guest's root pid namespace
@@ -688,7 +931,7 @@ type CreateContainerResponse struct {
 
 func (x *CreateContainerResponse) Reset() {
 	*x = CreateContainerResponse{}
-	mi := &file_agent_api_agent_proto_msgTypes[9]
+	mi := &file_agent_api_agent_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -700,7 +943,7 @@ func (x *CreateContainerResponse) String() string {
 func (*CreateContainerResponse) ProtoMessage() {}
 
 func (x *CreateContainerResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_agent_proto_msgTypes[9]
+	mi := &file_agent_api_agent_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -713,7 +956,7 @@ func (x *CreateContainerResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateContainerResponse.ProtoReflect.Descriptor instead.
 func (*CreateContainerResponse) Descriptor() ([]byte, []int) {
-	return file_agent_api_agent_proto_rawDescGZIP(), []int{9}
+	return file_agent_api_agent_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *CreateContainerResponse) GetPid() uint32 {
@@ -732,7 +975,7 @@ type StartContainerRequest struct {
 
 func (x *StartContainerRequest) Reset() {
 	*x = StartContainerRequest{}
-	mi := &file_agent_api_agent_proto_msgTypes[10]
+	mi := &file_agent_api_agent_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -744,7 +987,7 @@ func (x *StartContainerRequest) String() string {
 func (*StartContainerRequest) ProtoMessage() {}
 
 func (x *StartContainerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_agent_proto_msgTypes[10]
+	mi := &file_agent_api_agent_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -757,7 +1000,7 @@ func (x *StartContainerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StartContainerRequest.ProtoReflect.Descriptor instead.
 func (*StartContainerRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_agent_proto_rawDescGZIP(), []int{10}
+	return file_agent_api_agent_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *StartContainerRequest) GetId() string {
@@ -784,7 +1027,7 @@ type ExecRequest struct {
 
 func (x *ExecRequest) Reset() {
 	*x = ExecRequest{}
-	mi := &file_agent_api_agent_proto_msgTypes[11]
+	mi := &file_agent_api_agent_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -796,7 +1039,7 @@ func (x *ExecRequest) String() string {
 func (*ExecRequest) ProtoMessage() {}
 
 func (x *ExecRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_agent_proto_msgTypes[11]
+	mi := &file_agent_api_agent_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -809,7 +1052,7 @@ func (x *ExecRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecRequest.ProtoReflect.Descriptor instead.
 func (*ExecRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_agent_proto_rawDescGZIP(), []int{11}
+	return file_agent_api_agent_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *ExecRequest) GetId() string {
@@ -884,7 +1127,7 @@ type ExecResponse struct {
 
 func (x *ExecResponse) Reset() {
 	*x = ExecResponse{}
-	mi := &file_agent_api_agent_proto_msgTypes[12]
+	mi := &file_agent_api_agent_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -896,7 +1139,7 @@ func (x *ExecResponse) String() string {
 func (*ExecResponse) ProtoMessage() {}
 
 func (x *ExecResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_agent_proto_msgTypes[12]
+	mi := &file_agent_api_agent_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -909,7 +1152,7 @@ func (x *ExecResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecResponse.ProtoReflect.Descriptor instead.
 func (*ExecResponse) Descriptor() ([]byte, []int) {
-	return file_agent_api_agent_proto_rawDescGZIP(), []int{12}
+	return file_agent_api_agent_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *ExecResponse) GetPid() uint32 {
@@ -931,7 +1174,7 @@ type SignalRequest struct {
 
 func (x *SignalRequest) Reset() {
 	*x = SignalRequest{}
-	mi := &file_agent_api_agent_proto_msgTypes[13]
+	mi := &file_agent_api_agent_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -943,7 +1186,7 @@ func (x *SignalRequest) String() string {
 func (*SignalRequest) ProtoMessage() {}
 
 func (x *SignalRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_agent_proto_msgTypes[13]
+	mi := &file_agent_api_agent_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -956,7 +1199,7 @@ func (x *SignalRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SignalRequest.ProtoReflect.Descriptor instead.
 func (*SignalRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_agent_proto_rawDescGZIP(), []int{13}
+	return file_agent_api_agent_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *SignalRequest) GetId() string {
@@ -999,7 +1242,7 @@ type ResizeRequest struct {
 
 func (x *ResizeRequest) Reset() {
 	*x = ResizeRequest{}
-	mi := &file_agent_api_agent_proto_msgTypes[14]
+	mi := &file_agent_api_agent_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1011,7 +1254,7 @@ func (x *ResizeRequest) String() string {
 func (*ResizeRequest) ProtoMessage() {}
 
 func (x *ResizeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_agent_proto_msgTypes[14]
+	mi := &file_agent_api_agent_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1024,7 +1267,7 @@ func (x *ResizeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResizeRequest.ProtoReflect.Descriptor instead.
 func (*ResizeRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_agent_proto_rawDescGZIP(), []int{14}
+	return file_agent_api_agent_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *ResizeRequest) GetId() string {
@@ -1065,7 +1308,7 @@ type WaitRequest struct {
 
 func (x *WaitRequest) Reset() {
 	*x = WaitRequest{}
-	mi := &file_agent_api_agent_proto_msgTypes[15]
+	mi := &file_agent_api_agent_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1077,7 +1320,7 @@ func (x *WaitRequest) String() string {
 func (*WaitRequest) ProtoMessage() {}
 
 func (x *WaitRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_agent_proto_msgTypes[15]
+	mi := &file_agent_api_agent_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1090,7 +1333,7 @@ func (x *WaitRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WaitRequest.ProtoReflect.Descriptor instead.
 func (*WaitRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_agent_proto_rawDescGZIP(), []int{15}
+	return file_agent_api_agent_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *WaitRequest) GetId() string {
@@ -1120,7 +1363,7 @@ type WaitResponse struct {
 
 func (x *WaitResponse) Reset() {
 	*x = WaitResponse{}
-	mi := &file_agent_api_agent_proto_msgTypes[16]
+	mi := &file_agent_api_agent_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1132,7 +1375,7 @@ func (x *WaitResponse) String() string {
 func (*WaitResponse) ProtoMessage() {}
 
 func (x *WaitResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_agent_proto_msgTypes[16]
+	mi := &file_agent_api_agent_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1145,7 +1388,7 @@ func (x *WaitResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WaitResponse.ProtoReflect.Descriptor instead.
 func (*WaitResponse) Descriptor() ([]byte, []int) {
-	return file_agent_api_agent_proto_rawDescGZIP(), []int{16}
+	return file_agent_api_agent_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *WaitResponse) GetStatus() uint32 {
@@ -1192,7 +1435,7 @@ type Written struct {
 
 func (x *Written) Reset() {
 	*x = Written{}
-	mi := &file_agent_api_agent_proto_msgTypes[17]
+	mi := &file_agent_api_agent_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1204,7 +1447,7 @@ func (x *Written) String() string {
 func (*Written) ProtoMessage() {}
 
 func (x *Written) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_agent_proto_msgTypes[17]
+	mi := &file_agent_api_agent_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1217,7 +1460,7 @@ func (x *Written) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Written.ProtoReflect.Descriptor instead.
 func (*Written) Descriptor() ([]byte, []int) {
-	return file_agent_api_agent_proto_rawDescGZIP(), []int{17}
+	return file_agent_api_agent_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Written) GetBytes() uint64 {
@@ -1236,7 +1479,7 @@ type ReadyRequest struct {
 
 func (x *ReadyRequest) Reset() {
 	*x = ReadyRequest{}
-	mi := &file_agent_api_agent_proto_msgTypes[18]
+	mi := &file_agent_api_agent_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1248,7 +1491,7 @@ func (x *ReadyRequest) String() string {
 func (*ReadyRequest) ProtoMessage() {}
 
 func (x *ReadyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_agent_proto_msgTypes[18]
+	mi := &file_agent_api_agent_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1261,7 +1504,7 @@ func (x *ReadyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadyRequest.ProtoReflect.Descriptor instead.
 func (*ReadyRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_agent_proto_rawDescGZIP(), []int{18}
+	return file_agent_api_agent_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *ReadyRequest) GetId() string {
@@ -1280,7 +1523,7 @@ type ProcessesRequest struct {
 
 func (x *ProcessesRequest) Reset() {
 	*x = ProcessesRequest{}
-	mi := &file_agent_api_agent_proto_msgTypes[19]
+	mi := &file_agent_api_agent_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1292,7 +1535,7 @@ func (x *ProcessesRequest) String() string {
 func (*ProcessesRequest) ProtoMessage() {}
 
 func (x *ProcessesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_agent_proto_msgTypes[19]
+	mi := &file_agent_api_agent_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1305,7 +1548,7 @@ func (x *ProcessesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProcessesRequest.ProtoReflect.Descriptor instead.
 func (*ProcessesRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_agent_proto_rawDescGZIP(), []int{19}
+	return file_agent_api_agent_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *ProcessesRequest) GetId() string {
@@ -1340,7 +1583,7 @@ type Process struct {
 
 func (x *Process) Reset() {
 	*x = Process{}
-	mi := &file_agent_api_agent_proto_msgTypes[20]
+	mi := &file_agent_api_agent_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1352,7 +1595,7 @@ func (x *Process) String() string {
 func (*Process) ProtoMessage() {}
 
 func (x *Process) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_agent_proto_msgTypes[20]
+	mi := &file_agent_api_agent_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1365,7 +1608,7 @@ func (x *Process) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Process.ProtoReflect.Descriptor instead.
 func (*Process) Descriptor() ([]byte, []int) {
-	return file_agent_api_agent_proto_rawDescGZIP(), []int{20}
+	return file_agent_api_agent_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Process) GetPid() uint32 {
@@ -1496,7 +1739,7 @@ type ProcessesResponse struct {
 
 func (x *ProcessesResponse) Reset() {
 	*x = ProcessesResponse{}
-	mi := &file_agent_api_agent_proto_msgTypes[21]
+	mi := &file_agent_api_agent_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1508,7 +1751,7 @@ func (x *ProcessesResponse) String() string {
 func (*ProcessesResponse) ProtoMessage() {}
 
 func (x *ProcessesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_agent_proto_msgTypes[21]
+	mi := &file_agent_api_agent_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1521,7 +1764,7 @@ func (x *ProcessesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProcessesResponse.ProtoReflect.Descriptor instead.
 func (*ProcessesResponse) Descriptor() ([]byte, []int) {
-	return file_agent_api_agent_proto_rawDescGZIP(), []int{21}
+	return file_agent_api_agent_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *ProcessesResponse) GetProcesses() []*Process {
@@ -1542,7 +1785,7 @@ type FreezeRequest struct {
 
 func (x *FreezeRequest) Reset() {
 	*x = FreezeRequest{}
-	mi := &file_agent_api_agent_proto_msgTypes[22]
+	mi := &file_agent_api_agent_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1554,7 +1797,7 @@ func (x *FreezeRequest) String() string {
 func (*FreezeRequest) ProtoMessage() {}
 
 func (x *FreezeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_agent_proto_msgTypes[22]
+	mi := &file_agent_api_agent_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1567,7 +1810,7 @@ func (x *FreezeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FreezeRequest.ProtoReflect.Descriptor instead.
 func (*FreezeRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_agent_proto_rawDescGZIP(), []int{22}
+	return file_agent_api_agent_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *FreezeRequest) GetId() string {
@@ -1602,7 +1845,7 @@ type UpdateRequest struct {
 
 func (x *UpdateRequest) Reset() {
 	*x = UpdateRequest{}
-	mi := &file_agent_api_agent_proto_msgTypes[23]
+	mi := &file_agent_api_agent_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1614,7 +1857,7 @@ func (x *UpdateRequest) String() string {
 func (*UpdateRequest) ProtoMessage() {}
 
 func (x *UpdateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_agent_proto_msgTypes[23]
+	mi := &file_agent_api_agent_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1627,7 +1870,7 @@ func (x *UpdateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateRequest.ProtoReflect.Descriptor instead.
 func (*UpdateRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_agent_proto_rawDescGZIP(), []int{23}
+	return file_agent_api_agent_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *UpdateRequest) GetId() string {
@@ -1660,7 +1903,7 @@ type MetricsRequest struct {
 
 func (x *MetricsRequest) Reset() {
 	*x = MetricsRequest{}
-	mi := &file_agent_api_agent_proto_msgTypes[24]
+	mi := &file_agent_api_agent_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1672,7 +1915,7 @@ func (x *MetricsRequest) String() string {
 func (*MetricsRequest) ProtoMessage() {}
 
 func (x *MetricsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_agent_proto_msgTypes[24]
+	mi := &file_agent_api_agent_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1685,7 +1928,7 @@ func (x *MetricsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MetricsRequest.ProtoReflect.Descriptor instead.
 func (*MetricsRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_agent_proto_rawDescGZIP(), []int{24}
+	return file_agent_api_agent_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *MetricsRequest) GetId() string {
@@ -1704,7 +1947,7 @@ type MetricsResponse struct {
 
 func (x *MetricsResponse) Reset() {
 	*x = MetricsResponse{}
-	mi := &file_agent_api_agent_proto_msgTypes[25]
+	mi := &file_agent_api_agent_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1716,7 +1959,7 @@ func (x *MetricsResponse) String() string {
 func (*MetricsResponse) ProtoMessage() {}
 
 func (x *MetricsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_agent_proto_msgTypes[25]
+	mi := &file_agent_api_agent_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1729,7 +1972,7 @@ func (x *MetricsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MetricsResponse.ProtoReflect.Descriptor instead.
 func (*MetricsResponse) Descriptor() ([]byte, []int) {
-	return file_agent_api_agent_proto_rawDescGZIP(), []int{25}
+	return file_agent_api_agent_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *MetricsResponse) GetFiles() []*MetricFile {
@@ -1751,7 +1994,7 @@ type MetricFile struct {
 
 func (x *MetricFile) Reset() {
 	*x = MetricFile{}
-	mi := &file_agent_api_agent_proto_msgTypes[26]
+	mi := &file_agent_api_agent_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1763,7 +2006,7 @@ func (x *MetricFile) String() string {
 func (*MetricFile) ProtoMessage() {}
 
 func (x *MetricFile) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_agent_proto_msgTypes[26]
+	mi := &file_agent_api_agent_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1776,7 +2019,7 @@ func (x *MetricFile) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MetricFile.ProtoReflect.Descriptor instead.
 func (*MetricFile) Descriptor() ([]byte, []int) {
-	return file_agent_api_agent_proto_rawDescGZIP(), []int{26}
+	return file_agent_api_agent_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *MetricFile) GetName() string {
@@ -1803,7 +2046,7 @@ type AwaitOOMRequest struct {
 
 func (x *AwaitOOMRequest) Reset() {
 	*x = AwaitOOMRequest{}
-	mi := &file_agent_api_agent_proto_msgTypes[27]
+	mi := &file_agent_api_agent_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1815,7 +2058,7 @@ func (x *AwaitOOMRequest) String() string {
 func (*AwaitOOMRequest) ProtoMessage() {}
 
 func (x *AwaitOOMRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_agent_proto_msgTypes[27]
+	mi := &file_agent_api_agent_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1828,7 +2071,7 @@ func (x *AwaitOOMRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AwaitOOMRequest.ProtoReflect.Descriptor instead.
 func (*AwaitOOMRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_agent_proto_rawDescGZIP(), []int{27}
+	return file_agent_api_agent_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *AwaitOOMRequest) GetId() string {
@@ -1855,7 +2098,7 @@ type AwaitOOMResponse struct {
 
 func (x *AwaitOOMResponse) Reset() {
 	*x = AwaitOOMResponse{}
-	mi := &file_agent_api_agent_proto_msgTypes[28]
+	mi := &file_agent_api_agent_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1867,7 +2110,7 @@ func (x *AwaitOOMResponse) String() string {
 func (*AwaitOOMResponse) ProtoMessage() {}
 
 func (x *AwaitOOMResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_agent_proto_msgTypes[28]
+	mi := &file_agent_api_agent_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1880,7 +2123,7 @@ func (x *AwaitOOMResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AwaitOOMResponse.ProtoReflect.Descriptor instead.
 func (*AwaitOOMResponse) Descriptor() ([]byte, []int) {
-	return file_agent_api_agent_proto_rawDescGZIP(), []int{28}
+	return file_agent_api_agent_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *AwaitOOMResponse) GetKilled() uint64 {
@@ -1906,7 +2149,7 @@ type DeleteContainerRequest struct {
 
 func (x *DeleteContainerRequest) Reset() {
 	*x = DeleteContainerRequest{}
-	mi := &file_agent_api_agent_proto_msgTypes[29]
+	mi := &file_agent_api_agent_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1918,7 +2161,7 @@ func (x *DeleteContainerRequest) String() string {
 func (*DeleteContainerRequest) ProtoMessage() {}
 
 func (x *DeleteContainerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_agent_proto_msgTypes[29]
+	mi := &file_agent_api_agent_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1931,7 +2174,7 @@ func (x *DeleteContainerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteContainerRequest.ProtoReflect.Descriptor instead.
 func (*DeleteContainerRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_agent_proto_rawDescGZIP(), []int{29}
+	return file_agent_api_agent_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *DeleteContainerRequest) GetId() string {
@@ -1949,7 +2192,7 @@ type StatsRequest struct {
 
 func (x *StatsRequest) Reset() {
 	*x = StatsRequest{}
-	mi := &file_agent_api_agent_proto_msgTypes[30]
+	mi := &file_agent_api_agent_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1961,7 +2204,7 @@ func (x *StatsRequest) String() string {
 func (*StatsRequest) ProtoMessage() {}
 
 func (x *StatsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_agent_proto_msgTypes[30]
+	mi := &file_agent_api_agent_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1974,7 +2217,7 @@ func (x *StatsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatsRequest.ProtoReflect.Descriptor instead.
 func (*StatsRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_agent_proto_rawDescGZIP(), []int{30}
+	return file_agent_api_agent_proto_rawDescGZIP(), []int{34}
 }
 
 type StatsResponse struct {
@@ -1988,7 +2231,7 @@ type StatsResponse struct {
 
 func (x *StatsResponse) Reset() {
 	*x = StatsResponse{}
-	mi := &file_agent_api_agent_proto_msgTypes[31]
+	mi := &file_agent_api_agent_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2000,7 +2243,7 @@ func (x *StatsResponse) String() string {
 func (*StatsResponse) ProtoMessage() {}
 
 func (x *StatsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_agent_proto_msgTypes[31]
+	mi := &file_agent_api_agent_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2013,7 +2256,7 @@ func (x *StatsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatsResponse.ProtoReflect.Descriptor instead.
 func (*StatsResponse) Descriptor() ([]byte, []int) {
-	return file_agent_api_agent_proto_rawDescGZIP(), []int{31}
+	return file_agent_api_agent_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *StatsResponse) GetMemTotal() uint64 {
@@ -2048,7 +2291,7 @@ type ListenSocketRequest struct {
 
 func (x *ListenSocketRequest) Reset() {
 	*x = ListenSocketRequest{}
-	mi := &file_agent_api_agent_proto_msgTypes[32]
+	mi := &file_agent_api_agent_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2060,7 +2303,7 @@ func (x *ListenSocketRequest) String() string {
 func (*ListenSocketRequest) ProtoMessage() {}
 
 func (x *ListenSocketRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_agent_proto_msgTypes[32]
+	mi := &file_agent_api_agent_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2073,7 +2316,7 @@ func (x *ListenSocketRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListenSocketRequest.ProtoReflect.Descriptor instead.
 func (*ListenSocketRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_agent_proto_rawDescGZIP(), []int{32}
+	return file_agent_api_agent_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *ListenSocketRequest) GetNode() uint64 {
@@ -2106,7 +2349,7 @@ type CloseSocketRequest struct {
 
 func (x *CloseSocketRequest) Reset() {
 	*x = CloseSocketRequest{}
-	mi := &file_agent_api_agent_proto_msgTypes[33]
+	mi := &file_agent_api_agent_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2118,7 +2361,7 @@ func (x *CloseSocketRequest) String() string {
 func (*CloseSocketRequest) ProtoMessage() {}
 
 func (x *CloseSocketRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_agent_proto_msgTypes[33]
+	mi := &file_agent_api_agent_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2131,7 +2374,7 @@ func (x *CloseSocketRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CloseSocketRequest.ProtoReflect.Descriptor instead.
 func (*CloseSocketRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_agent_proto_rawDescGZIP(), []int{33}
+	return file_agent_api_agent_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *CloseSocketRequest) GetNode() uint64 {
@@ -2155,7 +2398,7 @@ type ConnectSocketRequest struct {
 
 func (x *ConnectSocketRequest) Reset() {
 	*x = ConnectSocketRequest{}
-	mi := &file_agent_api_agent_proto_msgTypes[34]
+	mi := &file_agent_api_agent_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2167,7 +2410,7 @@ func (x *ConnectSocketRequest) String() string {
 func (*ConnectSocketRequest) ProtoMessage() {}
 
 func (x *ConnectSocketRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_agent_proto_msgTypes[34]
+	mi := &file_agent_api_agent_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2180,7 +2423,7 @@ func (x *ConnectSocketRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConnectSocketRequest.ProtoReflect.Descriptor instead.
 func (*ConnectSocketRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_agent_proto_rawDescGZIP(), []int{34}
+	return file_agent_api_agent_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *ConnectSocketRequest) GetNode() uint64 {
@@ -2234,7 +2477,7 @@ type BindingSocketRequest struct {
 
 func (x *BindingSocketRequest) Reset() {
 	*x = BindingSocketRequest{}
-	mi := &file_agent_api_agent_proto_msgTypes[35]
+	mi := &file_agent_api_agent_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2246,7 +2489,7 @@ func (x *BindingSocketRequest) String() string {
 func (*BindingSocketRequest) ProtoMessage() {}
 
 func (x *BindingSocketRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_agent_proto_msgTypes[35]
+	mi := &file_agent_api_agent_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2259,7 +2502,7 @@ func (x *BindingSocketRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BindingSocketRequest.ProtoReflect.Descriptor instead.
 func (*BindingSocketRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_agent_proto_rawDescGZIP(), []int{35}
+	return file_agent_api_agent_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *BindingSocketRequest) GetThread() uint32 {
@@ -2278,7 +2521,7 @@ type BindingSocketResponse struct {
 
 func (x *BindingSocketResponse) Reset() {
 	*x = BindingSocketResponse{}
-	mi := &file_agent_api_agent_proto_msgTypes[36]
+	mi := &file_agent_api_agent_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2290,7 +2533,7 @@ func (x *BindingSocketResponse) String() string {
 func (*BindingSocketResponse) ProtoMessage() {}
 
 func (x *BindingSocketResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_agent_proto_msgTypes[36]
+	mi := &file_agent_api_agent_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2303,7 +2546,7 @@ func (x *BindingSocketResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BindingSocketResponse.ProtoReflect.Descriptor instead.
 func (*BindingSocketResponse) Descriptor() ([]byte, []int) {
-	return file_agent_api_agent_proto_rawDescGZIP(), []int{36}
+	return file_agent_api_agent_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *BindingSocketResponse) GetKind() uint32 {
@@ -2321,7 +2564,7 @@ type DrainSocketsRequest struct {
 
 func (x *DrainSocketsRequest) Reset() {
 	*x = DrainSocketsRequest{}
-	mi := &file_agent_api_agent_proto_msgTypes[37]
+	mi := &file_agent_api_agent_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2333,7 +2576,7 @@ func (x *DrainSocketsRequest) String() string {
 func (*DrainSocketsRequest) ProtoMessage() {}
 
 func (x *DrainSocketsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_agent_proto_msgTypes[37]
+	mi := &file_agent_api_agent_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2346,7 +2589,7 @@ func (x *DrainSocketsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainSocketsRequest.ProtoReflect.Descriptor instead.
 func (*DrainSocketsRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_agent_proto_rawDescGZIP(), []int{37}
+	return file_agent_api_agent_proto_rawDescGZIP(), []int{41}
 }
 
 var File_agent_api_agent_proto protoreflect.FileDescriptor
@@ -2393,7 +2636,7 @@ const file_agent_api_agent_proto_rawDesc = "" +
 	"\x04File\x12\x14\n" +
 	"\x05token\x18\x01 \x01(\fR\x05token\x12\x14\n" +
 	"\x05reads\x18\x02 \x01(\bR\x05reads\x12\x16\n" +
-	"\x06writes\x18\x03 \x01(\bR\x06writes\"\xe3\x02\n" +
+	"\x06writes\x18\x03 \x01(\bR\x06writes\"\x95\x03\n" +
 	"\x16CreateContainerRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04spec\x18\x02 \x01(\fR\x04spec\x12)\n" +
@@ -2405,8 +2648,24 @@ const file_agent_api_agent_proto_rawDesc = "" +
 	"\aseccomp\x18\b \x01(\fR\aseccomp\x12#\n" +
 	"\rseccomp_flags\x18\t \x01(\rR\fseccompFlags\x12$\n" +
 	"\x0eno_new_keyring\x18\v \x01(\bR\fnoNewKeyring\x12\x16\n" +
-	"\x06notify\x18\f \x01(\bR\x06notifyJ\x04\b\n" +
-	"\x10\v\"+\n" +
+	"\x06notify\x18\f \x01(\bR\x06notify\x120\n" +
+	"\anetwork\x18\r \x01(\v2\x16.runv.agent.v1.NetworkR\anetworkJ\x04\b\n" +
+	"\x10\v\"\x81\x01\n" +
+	"\aNetwork\x12)\n" +
+	"\x05cards\x18\x01 \x03(\v2\x13.runv.agent.v1.CardR\x05cards\x12/\n" +
+	"\asysctls\x18\x02 \x03(\v2\x15.runv.agent.v1.SysctlR\asysctls\x12\x1a\n" +
+	"\bmessages\x18\x03 \x01(\fR\bmessages\"h\n" +
+	"\x04Card\x12\x18\n" +
+	"\aaddress\x18\x01 \x01(\fR\aaddress\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\x12\x14\n" +
+	"\x05index\x18\x03 \x01(\rR\x05index\x12\x1c\n" +
+	"\tunplugged\x18\x04 \x01(\bR\tunplugged\"2\n" +
+	"\x06Sysctl\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value\"X\n" +
+	"\x14ChangeNetworkRequest\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x120\n" +
+	"\anetwork\x18\x02 \x01(\v2\x16.runv.agent.v1.NetworkR\anetwork\"+\n" +
 	"\x17CreateContainerResponse\x12\x10\n" +
 	"\x03pid\x18\x01 \x01(\rR\x03pid\"'\n" +
 	"\x15StartContainerRequest\x12\x0e\n" +
@@ -2518,7 +2777,7 @@ const file_agent_api_agent_proto_rawDesc = "" +
 	"\x06thread\x18\x01 \x01(\rR\x06thread\"+\n" +
 	"\x15BindingSocketResponse\x12\x12\n" +
 	"\x04kind\x18\x01 \x01(\rR\x04kind\"\x15\n" +
-	"\x13DrainSocketsRequest2\xbc\v\n" +
+	"\x13DrainSocketsRequest2\x88\f\n" +
 	"\x05Agent\x12N\n" +
 	"\tConfigure\x12\x1f.runv.agent.v1.ConfigureRequest\x1a .runv.agent.v1.ConfigureResponse\x12`\n" +
 	"\x0fCreateContainer\x12%.runv.agent.v1.CreateContainerRequest\x1a&.runv.agent.v1.CreateContainerResponse\x12L\n" +
@@ -2532,7 +2791,8 @@ const file_agent_api_agent_proto_rawDesc = "" +
 	"\x06Freeze\x12\x1c.runv.agent.v1.FreezeRequest\x1a\x14.runv.agent.v1.Empty\x12<\n" +
 	"\x06Update\x12\x1c.runv.agent.v1.UpdateRequest\x1a\x14.runv.agent.v1.Empty\x12H\n" +
 	"\aMetrics\x12\x1d.runv.agent.v1.MetricsRequest\x1a\x1e.runv.agent.v1.MetricsResponse\x12K\n" +
-	"\bAwaitOOM\x12\x1e.runv.agent.v1.AwaitOOMRequest\x1a\x1f.runv.agent.v1.AwaitOOMResponse\x12N\n" +
+	"\bAwaitOOM\x12\x1e.runv.agent.v1.AwaitOOMRequest\x1a\x1f.runv.agent.v1.AwaitOOMResponse\x12J\n" +
+	"\rChangeNetwork\x12#.runv.agent.v1.ChangeNetworkRequest\x1a\x14.runv.agent.v1.Empty\x12N\n" +
 	"\x0fDeleteContainer\x12%.runv.agent.v1.DeleteContainerRequest\x1a\x14.runv.agent.v1.Empty\x12H\n" +
 	"\fListenSocket\x12\".runv.agent.v1.ListenSocketRequest\x1a\x14.runv.agent.v1.Empty\x12F\n" +
 	"\vCloseSocket\x12!.runv.agent.v1.CloseSocketRequest\x1a\x14.runv.agent.v1.Empty\x12J\n" +
@@ -2553,7 +2813,7 @@ func file_agent_api_agent_proto_rawDescGZIP() []byte {
 	return file_agent_api_agent_proto_rawDescData
 }
 
-var file_agent_api_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 38)
+var file_agent_api_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 42)
 var file_agent_api_agent_proto_goTypes = []any{
 	(*Empty)(nil),                   // 0: runv.agent.v1.Empty
 	(*ConfigureRequest)(nil),        // 1: runv.agent.v1.ConfigureRequest
@@ -2564,35 +2824,39 @@ var file_agent_api_agent_proto_goTypes = []any{
 	(*Stdio)(nil),                   // 6: runv.agent.v1.Stdio
 	(*File)(nil),                    // 7: runv.agent.v1.File
 	(*CreateContainerRequest)(nil),  // 8: runv.agent.v1.CreateContainerRequest
-	(*CreateContainerResponse)(nil), // 9: runv.agent.v1.CreateContainerResponse
-	(*StartContainerRequest)(nil),   // 10: runv.agent.v1.StartContainerRequest
-	(*ExecRequest)(nil),             // 11: runv.agent.v1.ExecRequest
-	(*ExecResponse)(nil),            // 12: runv.agent.v1.ExecResponse
-	(*SignalRequest)(nil),           // 13: runv.agent.v1.SignalRequest
-	(*ResizeRequest)(nil),           // 14: runv.agent.v1.ResizeRequest
-	(*WaitRequest)(nil),             // 15: runv.agent.v1.WaitRequest
-	(*WaitResponse)(nil),            // 16: runv.agent.v1.WaitResponse
-	(*Written)(nil),                 // 17: runv.agent.v1.Written
-	(*ReadyRequest)(nil),            // 18: runv.agent.v1.ReadyRequest
-	(*ProcessesRequest)(nil),        // 19: runv.agent.v1.ProcessesRequest
-	(*Process)(nil),                 // 20: runv.agent.v1.Process
-	(*ProcessesResponse)(nil),       // 21: runv.agent.v1.ProcessesResponse
-	(*FreezeRequest)(nil),           // 22: runv.agent.v1.FreezeRequest
-	(*UpdateRequest)(nil),           // 23: runv.agent.v1.UpdateRequest
-	(*MetricsRequest)(nil),          // 24: runv.agent.v1.MetricsRequest
-	(*MetricsResponse)(nil),         // 25: runv.agent.v1.MetricsResponse
-	(*MetricFile)(nil),              // 26: runv.agent.v1.MetricFile
-	(*AwaitOOMRequest)(nil),         // 27: runv.agent.v1.AwaitOOMRequest
-	(*AwaitOOMResponse)(nil),        // 28: runv.agent.v1.AwaitOOMResponse
-	(*DeleteContainerRequest)(nil),  // 29: runv.agent.v1.DeleteContainerRequest
-	(*StatsRequest)(nil),            // 30: runv.agent.v1.StatsRequest
-	(*StatsResponse)(nil),           // 31: runv.agent.v1.StatsResponse
-	(*ListenSocketRequest)(nil),     // 32: runv.agent.v1.ListenSocketRequest
-	(*CloseSocketRequest)(nil),      // 33: runv.agent.v1.CloseSocketRequest
-	(*ConnectSocketRequest)(nil),    // 34: runv.agent.v1.ConnectSocketRequest
-	(*BindingSocketRequest)(nil),    // 35: runv.agent.v1.BindingSocketRequest
-	(*BindingSocketResponse)(nil),   // 36: runv.agent.v1.BindingSocketResponse
-	(*DrainSocketsRequest)(nil),     // 37: runv.agent.v1.DrainSocketsRequest
+	(*Network)(nil),                 // 9: runv.agent.v1.Network
+	(*Card)(nil),                    // 10: runv.agent.v1.Card
+	(*Sysctl)(nil),                  // 11: runv.agent.v1.Sysctl
+	(*ChangeNetworkRequest)(nil),    // 12: runv.agent.v1.ChangeNetworkRequest
+	(*CreateContainerResponse)(nil), // 13: runv.agent.v1.CreateContainerResponse
+	(*StartContainerRequest)(nil),   // 14: runv.agent.v1.StartContainerRequest
+	(*ExecRequest)(nil),             // 15: runv.agent.v1.ExecRequest
+	(*ExecResponse)(nil),            // 16: runv.agent.v1.ExecResponse
+	(*SignalRequest)(nil),           // 17: runv.agent.v1.SignalRequest
+	(*ResizeRequest)(nil),           // 18: runv.agent.v1.ResizeRequest
+	(*WaitRequest)(nil),             // 19: runv.agent.v1.WaitRequest
+	(*WaitResponse)(nil),            // 20: runv.agent.v1.WaitResponse
+	(*Written)(nil),                 // 21: runv.agent.v1.Written
+	(*ReadyRequest)(nil),            // 22: runv.agent.v1.ReadyRequest
+	(*ProcessesRequest)(nil),        // 23: runv.agent.v1.ProcessesRequest
+	(*Process)(nil),                 // 24: runv.agent.v1.Process
+	(*ProcessesResponse)(nil),       // 25: runv.agent.v1.ProcessesResponse
+	(*FreezeRequest)(nil),           // 26: runv.agent.v1.FreezeRequest
+	(*UpdateRequest)(nil),           // 27: runv.agent.v1.UpdateRequest
+	(*MetricsRequest)(nil),          // 28: runv.agent.v1.MetricsRequest
+	(*MetricsResponse)(nil),         // 29: runv.agent.v1.MetricsResponse
+	(*MetricFile)(nil),              // 30: runv.agent.v1.MetricFile
+	(*AwaitOOMRequest)(nil),         // 31: runv.agent.v1.AwaitOOMRequest
+	(*AwaitOOMResponse)(nil),        // 32: runv.agent.v1.AwaitOOMResponse
+	(*DeleteContainerRequest)(nil),  // 33: runv.agent.v1.DeleteContainerRequest
+	(*StatsRequest)(nil),            // 34: runv.agent.v1.StatsRequest
+	(*StatsResponse)(nil),           // 35: runv.agent.v1.StatsResponse
+	(*ListenSocketRequest)(nil),     // 36: runv.agent.v1.ListenSocketRequest
+	(*CloseSocketRequest)(nil),      // 37: runv.agent.v1.CloseSocketRequest
+	(*ConnectSocketRequest)(nil),    // 38: runv.agent.v1.ConnectSocketRequest
+	(*BindingSocketRequest)(nil),    // 39: runv.agent.v1.BindingSocketRequest
+	(*BindingSocketResponse)(nil),   // 40: runv.agent.v1.BindingSocketResponse
+	(*DrainSocketsRequest)(nil),     // 41: runv.agent.v1.DrainSocketsRequest
 }
 var file_agent_api_agent_proto_depIdxs = []int32{
 	3,  // 0: runv.agent.v1.ConfigureResponse.disks:type_name -> runv.agent.v1.Disk
@@ -2600,55 +2864,61 @@ var file_agent_api_agent_proto_depIdxs = []int32{
 	7,  // 2: runv.agent.v1.Stdio.extra:type_name -> runv.agent.v1.File
 	4,  // 3: runv.agent.v1.CreateContainerRequest.trees:type_name -> runv.agent.v1.Tree
 	6,  // 4: runv.agent.v1.CreateContainerRequest.stdio:type_name -> runv.agent.v1.Stdio
-	6,  // 5: runv.agent.v1.ExecRequest.stdio:type_name -> runv.agent.v1.Stdio
-	17, // 6: runv.agent.v1.WaitResponse.extra:type_name -> runv.agent.v1.Written
-	20, // 7: runv.agent.v1.ProcessesResponse.processes:type_name -> runv.agent.v1.Process
-	26, // 8: runv.agent.v1.MetricsResponse.files:type_name -> runv.agent.v1.MetricFile
-	1,  // 9: runv.agent.v1.Agent.Configure:input_type -> runv.agent.v1.ConfigureRequest
-	8,  // 10: runv.agent.v1.Agent.CreateContainer:input_type -> runv.agent.v1.CreateContainerRequest
-	10, // 11: runv.agent.v1.Agent.StartContainer:input_type -> runv.agent.v1.StartContainerRequest
-	11, // 12: runv.agent.v1.Agent.Exec:input_type -> runv.agent.v1.ExecRequest
-	13, // 13: runv.agent.v1.Agent.Signal:input_type -> runv.agent.v1.SignalRequest
-	14, // 14: runv.agent.v1.Agent.Resize:input_type -> runv.agent.v1.ResizeRequest
-	15, // 15: runv.agent.v1.Agent.Wait:input_type -> runv.agent.v1.WaitRequest
-	18, // 16: runv.agent.v1.Agent.Ready:input_type -> runv.agent.v1.ReadyRequest
-	19, // 17: runv.agent.v1.Agent.Processes:input_type -> runv.agent.v1.ProcessesRequest
-	22, // 18: runv.agent.v1.Agent.Freeze:input_type -> runv.agent.v1.FreezeRequest
-	23, // 19: runv.agent.v1.Agent.Update:input_type -> runv.agent.v1.UpdateRequest
-	24, // 20: runv.agent.v1.Agent.Metrics:input_type -> runv.agent.v1.MetricsRequest
-	27, // 21: runv.agent.v1.Agent.AwaitOOM:input_type -> runv.agent.v1.AwaitOOMRequest
-	29, // 22: runv.agent.v1.Agent.DeleteContainer:input_type -> runv.agent.v1.DeleteContainerRequest
-	32, // 23: runv.agent.v1.Agent.ListenSocket:input_type -> runv.agent.v1.ListenSocketRequest
-	33, // 24: runv.agent.v1.Agent.CloseSocket:input_type -> runv.agent.v1.CloseSocketRequest
-	34, // 25: runv.agent.v1.Agent.ConnectSocket:input_type -> runv.agent.v1.ConnectSocketRequest
-	35, // 26: runv.agent.v1.Agent.BindingSocket:input_type -> runv.agent.v1.BindingSocketRequest
-	37, // 27: runv.agent.v1.Agent.DrainSockets:input_type -> runv.agent.v1.DrainSocketsRequest
-	30, // 28: runv.agent.v1.Agent.Stats:input_type -> runv.agent.v1.StatsRequest
-	2,  // 29: runv.agent.v1.Agent.Configure:output_type -> runv.agent.v1.ConfigureResponse
-	9,  // 30: runv.agent.v1.Agent.CreateContainer:output_type -> runv.agent.v1.CreateContainerResponse
-	0,  // 31: runv.agent.v1.Agent.StartContainer:output_type -> runv.agent.v1.Empty
-	12, // 32: runv.agent.v1.Agent.Exec:output_type -> runv.agent.v1.ExecResponse
-	0,  // 33: runv.agent.v1.Agent.Signal:output_type -> runv.agent.v1.Empty
-	0,  // 34: runv.agent.v1.Agent.Resize:output_type -> runv.agent.v1.Empty
-	16, // 35: runv.agent.v1.Agent.Wait:output_type -> runv.agent.v1.WaitResponse
-	0,  // 36: runv.agent.v1.Agent.Ready:output_type -> runv.agent.v1.Empty
-	21, // 37: runv.agent.v1.Agent.Processes:output_type -> runv.agent.v1.ProcessesResponse
-	0,  // 38: runv.agent.v1.Agent.Freeze:output_type -> runv.agent.v1.Empty
-	0,  // 39: runv.agent.v1.Agent.Update:output_type -> runv.agent.v1.Empty
-	25, // 40: runv.agent.v1.Agent.Metrics:output_type -> runv.agent.v1.MetricsResponse
-	28, // 41: runv.agent.v1.Agent.AwaitOOM:output_type -> runv.agent.v1.AwaitOOMResponse
-	0,  // 42: runv.agent.v1.Agent.DeleteContainer:output_type -> runv.agent.v1.Empty
-	0,  // 43: runv.agent.v1.Agent.ListenSocket:output_type -> runv.agent.v1.Empty
-	0,  // 44: runv.agent.v1.Agent.CloseSocket:output_type -> runv.agent.v1.Empty
-	0,  // 45: runv.agent.v1.Agent.ConnectSocket:output_type -> runv.agent.v1.Empty
-	36, // 46: runv.agent.v1.Agent.BindingSocket:output_type -> runv.agent.v1.BindingSocketResponse
-	0,  // 47: runv.agent.v1.Agent.DrainSockets:output_type -> runv.agent.v1.Empty
-	31, // 48: runv.agent.v1.Agent.Stats:output_type -> runv.agent.v1.StatsResponse
-	29, // [29:49] is the sub-list for method output_type
-	9,  // [9:29] is the sub-list for method input_type
-	9,  // [9:9] is the sub-list for extension type_name
-	9,  // [9:9] is the sub-list for extension extendee
-	0,  // [0:9] is the sub-list for field type_name
+	9,  // 5: runv.agent.v1.CreateContainerRequest.network:type_name -> runv.agent.v1.Network
+	10, // 6: runv.agent.v1.Network.cards:type_name -> runv.agent.v1.Card
+	11, // 7: runv.agent.v1.Network.sysctls:type_name -> runv.agent.v1.Sysctl
+	9,  // 8: runv.agent.v1.ChangeNetworkRequest.network:type_name -> runv.agent.v1.Network
+	6,  // 9: runv.agent.v1.ExecRequest.stdio:type_name -> runv.agent.v1.Stdio
+	21, // 10: runv.agent.v1.WaitResponse.extra:type_name -> runv.agent.v1.Written
+	24, // 11: runv.agent.v1.ProcessesResponse.processes:type_name -> runv.agent.v1.Process
+	30, // 12: runv.agent.v1.MetricsResponse.files:type_name -> runv.agent.v1.MetricFile
+	1,  // 13: runv.agent.v1.Agent.Configure:input_type -> runv.agent.v1.ConfigureRequest
+	8,  // 14: runv.agent.v1.Agent.CreateContainer:input_type -> runv.agent.v1.CreateContainerRequest
+	14, // 15: runv.agent.v1.Agent.StartContainer:input_type -> runv.agent.v1.StartContainerRequest
+	15, // 16: runv.agent.v1.Agent.Exec:input_type -> runv.agent.v1.ExecRequest
+	17, // 17: runv.agent.v1.Agent.Signal:input_type -> runv.agent.v1.SignalRequest
+	18, // 18: runv.agent.v1.Agent.Resize:input_type -> runv.agent.v1.ResizeRequest
+	19, // 19: runv.agent.v1.Agent.Wait:input_type -> runv.agent.v1.WaitRequest
+	22, // 20: runv.agent.v1.Agent.Ready:input_type -> runv.agent.v1.ReadyRequest
+	23, // 21: runv.agent.v1.Agent.Processes:input_type -> runv.agent.v1.ProcessesRequest
+	26, // 22: runv.agent.v1.Agent.Freeze:input_type -> runv.agent.v1.FreezeRequest
+	27, // 23: runv.agent.v1.Agent.Update:input_type -> runv.agent.v1.UpdateRequest
+	28, // 24: runv.agent.v1.Agent.Metrics:input_type -> runv.agent.v1.MetricsRequest
+	31, // 25: runv.agent.v1.Agent.AwaitOOM:input_type -> runv.agent.v1.AwaitOOMRequest
+	12, // 26: runv.agent.v1.Agent.ChangeNetwork:input_type -> runv.agent.v1.ChangeNetworkRequest
+	33, // 27: runv.agent.v1.Agent.DeleteContainer:input_type -> runv.agent.v1.DeleteContainerRequest
+	36, // 28: runv.agent.v1.Agent.ListenSocket:input_type -> runv.agent.v1.ListenSocketRequest
+	37, // 29: runv.agent.v1.Agent.CloseSocket:input_type -> runv.agent.v1.CloseSocketRequest
+	38, // 30: runv.agent.v1.Agent.ConnectSocket:input_type -> runv.agent.v1.ConnectSocketRequest
+	39, // 31: runv.agent.v1.Agent.BindingSocket:input_type -> runv.agent.v1.BindingSocketRequest
+	41, // 32: runv.agent.v1.Agent.DrainSockets:input_type -> runv.agent.v1.DrainSocketsRequest
+	34, // 33: runv.agent.v1.Agent.Stats:input_type -> runv.agent.v1.StatsRequest
+	2,  // 34: runv.agent.v1.Agent.Configure:output_type -> runv.agent.v1.ConfigureResponse
+	13, // 35: runv.agent.v1.Agent.CreateContainer:output_type -> runv.agent.v1.CreateContainerResponse
+	0,  // 36: runv.agent.v1.Agent.StartContainer:output_type -> runv.agent.v1.Empty
+	16, // 37: runv.agent.v1.Agent.Exec:output_type -> runv.agent.v1.ExecResponse
+	0,  // 38: runv.agent.v1.Agent.Signal:output_type -> runv.agent.v1.Empty
+	0,  // 39: runv.agent.v1.Agent.Resize:output_type -> runv.agent.v1.Empty
+	20, // 40: runv.agent.v1.Agent.Wait:output_type -> runv.agent.v1.WaitResponse
+	0,  // 41: runv.agent.v1.Agent.Ready:output_type -> runv.agent.v1.Empty
+	25, // 42: runv.agent.v1.Agent.Processes:output_type -> runv.agent.v1.ProcessesResponse
+	0,  // 43: runv.agent.v1.Agent.Freeze:output_type -> runv.agent.v1.Empty
+	0,  // 44: runv.agent.v1.Agent.Update:output_type -> runv.agent.v1.Empty
+	29, // 45: runv.agent.v1.Agent.Metrics:output_type -> runv.agent.v1.MetricsResponse
+	32, // 46: runv.agent.v1.Agent.AwaitOOM:output_type -> runv.agent.v1.AwaitOOMResponse
+	0,  // 47: runv.agent.v1.Agent.ChangeNetwork:output_type -> runv.agent.v1.Empty
+	0,  // 48: runv.agent.v1.Agent.DeleteContainer:output_type -> runv.agent.v1.Empty
+	0,  // 49: runv.agent.v1.Agent.ListenSocket:output_type -> runv.agent.v1.Empty
+	0,  // 50: runv.agent.v1.Agent.CloseSocket:output_type -> runv.agent.v1.Empty
+	0,  // 51: runv.agent.v1.Agent.ConnectSocket:output_type -> runv.agent.v1.Empty
+	40, // 52: runv.agent.v1.Agent.BindingSocket:output_type -> runv.agent.v1.BindingSocketResponse
+	0,  // 53: runv.agent.v1.Agent.DrainSockets:output_type -> runv.agent.v1.Empty
+	35, // 54: runv.agent.v1.Agent.Stats:output_type -> runv.agent.v1.StatsResponse
+	34, // [34:55] is the sub-list for method output_type
+	13, // [13:34] is the sub-list for method input_type
+	13, // [13:13] is the sub-list for extension type_name
+	13, // [13:13] is the sub-list for extension extendee
+	0,  // [0:13] is the sub-list for field type_name
 }
 
 func init() { file_agent_api_agent_proto_init() }
@@ -2662,7 +2932,7 @@ func file_agent_api_agent_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_agent_api_agent_proto_rawDesc), len(file_agent_api_agent_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   38,
+			NumMessages:   42,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -21,6 +21,7 @@ type AgentService interface {
 	Update(context.Context, *UpdateRequest) (*Empty, error)
 	Metrics(context.Context, *MetricsRequest) (*MetricsResponse, error)
 	AwaitOOM(context.Context, *AwaitOOMRequest) (*AwaitOOMResponse, error)
+	ChangeNetwork(context.Context, *ChangeNetworkRequest) (*Empty, error)
 	DeleteContainer(context.Context, *DeleteContainerRequest) (*Empty, error)
 	ListenSocket(context.Context, *ListenSocketRequest) (*Empty, error)
 	CloseSocket(context.Context, *CloseSocketRequest) (*Empty, error)
@@ -123,6 +124,13 @@ func RegisterAgentService(srv *ttrpc.Server, svc AgentService) {
 					return nil, err
 				}
 				return svc.AwaitOOM(ctx, &req)
+			},
+			"ChangeNetwork": func(ctx context.Context, unmarshal func(interface{}) error) (interface{}, error) {
+				var req ChangeNetworkRequest
+				if err := unmarshal(&req); err != nil {
+					return nil, err
+				}
+				return svc.ChangeNetwork(ctx, &req)
 			},
 			"DeleteContainer": func(ctx context.Context, unmarshal func(interface{}) error) (interface{}, error) {
 				var req DeleteContainerRequest
@@ -286,6 +294,14 @@ func (c *agentClient) Metrics(ctx context.Context, req *MetricsRequest) (*Metric
 func (c *agentClient) AwaitOOM(ctx context.Context, req *AwaitOOMRequest) (*AwaitOOMResponse, error) {
 	var resp AwaitOOMResponse
 	if err := c.client.Call(ctx, "runv.agent.v1.Agent", "AwaitOOM", req, &resp); err != nil {
+		return nil, err
+	}
+	return &resp, nil
+}
+
+func (c *agentClient) ChangeNetwork(ctx context.Context, req *ChangeNetworkRequest) (*Empty, error) {
+	var resp Empty
+	if err := c.client.Call(ctx, "runv.agent.v1.Agent", "ChangeNetwork", req, &resp); err != nil {
 		return nil, err
 	}
 	return &resp, nil

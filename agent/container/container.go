@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"runv/agent/cgroup"
+	"runv/agent/network"
 	"runv/agent/reap"
 	"runv/agent/setup"
 )
@@ -33,6 +34,9 @@ type Container struct {
 
 	init *process
 	peer *setup.Peer
+
+	plugging sync.Mutex
+	network  network.Namespace
 
 	mu       sync.Mutex
 	started  bool

@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"runv/agent/cgroup"
+	"runv/agent/network"
 	"runv/agent/setup"
 	"runv/agent/task"
 )
@@ -25,6 +26,7 @@ type CreateRequest struct {
 	SeccompFlags uint32
 	NoNewKeyring bool // the processes keep the agent's session keyring
 	Notify       bool // the container gets a notify socket
+	Network      *network.Change
 }
 
 // Create makes a container up to its first process, which waits for Start.
@@ -78,7 +80,7 @@ func (c *Container) create(r *CreateRequest) error {
 		st.close()
 		return err
 	}
-	if err := c.prepare(terminal); err != nil {
+	if err := c.prepare(r, terminal); err != nil {
 		c.peer.Close()
 		_ = c.init.proc.Signal(unix.SIGKILL)
 		_ = c.group.Kill()
@@ -108,14 +110,9 @@ func (c *Container) config(r *CreateRequest) (*setup.Config, error) {
 	if err != nil {
 		return nil, err
 	}
-	network, sysctls, err := s.sysctls(c.ns)
+	_, sysctls, err := s.sysctls(c.ns)
 	if err != nil {
 		return nil, err
-	}
-	for k, v := range network {
-		if err := setup.WriteSysctl(k, v); err != nil {
-			return nil, err
-		}
 	}
 	var height, width uint
 	if b := s.Process.ConsoleSize; b != nil {
@@ -236,7 +233,10 @@ func (c *Container) spawn(config *setup.Config) error {
 
 // prepare waits until the first process is ready to exec, and sets what is set
 // from outside.
-func (c *Container) prepare(terminal bool) error {
+func (c *Container) prepare(r *CreateRequest, terminal bool) error {
+	if err := c.setUpNetwork(r.Network); err != nil {
+		return err
+	}
 	if terminal {
 		master, slave, err := c.peer.Console()
 		if err != nil {

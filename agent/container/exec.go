@@ -226,7 +226,7 @@ func (c *Container) execGroup(sub string) (int, error) {
 // left to the child: clone3 refuses to put a child into a cgroup from inside of
 // a namespace that its parent's cgroup is not part of. The user namespace is,
 // too: no process with threads may enter one.
-const joinable = unix.CLONE_NEWNS | unix.CLONE_NEWPID | unix.CLONE_NEWIPC | unix.CLONE_NEWUTS
+const joinable = unix.CLONE_NEWNS | unix.CLONE_NEWPID | unix.CLONE_NEWIPC | unix.CLONE_NEWUTS | unix.CLONE_NEWNET
 
 func (c *Container) enter() error {
 	if err := unix.Unshare(unix.CLONE_FS); err != nil {

@@ -35,11 +35,13 @@ func parseSpec(b []byte) (*spec, error) {
 
 // namespaces returns the clone flags of the namespaces that a container has of
 // its own. The host has joined namespaces with a path, or refused them; the
-// network namespace is always the guest's.
+// network is the guest's own in any case, and what a namespace with a path has is
+// in it.
 func (s *spec) namespaces() (uintptr, error) {
 	var flags uintptr
 	for _, n := range s.Linux.Namespaces {
 		if n.Type == specs.NetworkNamespace {
+			flags |= unix.CLONE_NEWNET
 			continue
 		}
 		if n.Path != "" {
@@ -109,8 +111,8 @@ func (s *spec) personality() (int, error) {
 	return 0, fmt.Errorf("linux.personality: domain %q", p.Domain)
 }
 
-// sysctls splits the kernel parameters into those of the network, which is the
-// guest's and set by the agent, and the rest, which the first process sets.
+// sysctls splits the kernel parameters into those of the network, which the agent
+// sets when it is there, and the rest, which the first process sets.
 func (s *spec) sysctls(ns uintptr) (network, rest map[string]string, err error) {
 	network, rest = map[string]string{}, map[string]string{}
 	for k, v := range s.Linux.Sysctl {

@@ -20,6 +20,7 @@ type Agent interface {
 	Update(context.Context, *UpdateRequest) (*Empty, error)
 	Metrics(context.Context, *MetricsRequest) (*MetricsResponse, error)
 	AwaitOOM(context.Context, *AwaitOOMRequest) (*AwaitOOMResponse, error)
+	ChangeNetwork(context.Context, *ChangeNetworkRequest) (*Empty, error)
 	DeleteContainer(context.Context, *DeleteContainerRequest) (*Empty, error)
 	ListenSocket(context.Context, *ListenSocketRequest) (*Empty, error)
 	CloseSocket(context.Context, *CloseSocketRequest) (*Empty, error)
@@ -58,6 +59,8 @@ func dispatch(ctx context.Context, a Agent, method string, payload []byte) ([]by
 		return call(ctx, payload, a.Metrics)
 	case "AwaitOOM":
 		return call(ctx, payload, a.AwaitOOM)
+	case "ChangeNetwork":
+		return call(ctx, payload, a.ChangeNetwork)
 	case "DeleteContainer":
 		return call(ctx, payload, a.DeleteContainer)
 	case "ListenSocket":

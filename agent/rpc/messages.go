@@ -77,6 +77,34 @@ type CreateContainerRequest struct {
 	SeccompFlags uint32
 	NoNewKeyring bool
 	Notify       bool
+	Network      Network
+}
+
+// Network is the message of that name.
+type Network struct {
+	Cards    List[Card, *Card]
+	Sysctls  List[Sysctl, *Sysctl]
+	Messages []byte
+}
+
+// Card is the message of that name.
+type Card struct {
+	Address   []byte
+	Name      string
+	Index     uint32
+	Unplugged bool
+}
+
+// Sysctl is the message of that name.
+type Sysctl struct {
+	Name  string
+	Value string
+}
+
+// ChangeNetworkRequest is the message of that name.
+type ChangeNetworkRequest struct {
+	Id      string
+	Network Network
 }
 
 // CreateContainerResponse is the message of that name.
@@ -300,8 +328,17 @@ func (m *Stdio) fields() []any {
 func (m *File) fields() []any { return []any{1: &m.Token, 2: &m.Reads, 3: &m.Writes} }
 
 func (m *CreateContainerRequest) fields() []any {
-	return []any{1: &m.Id, 2: &m.Spec, 3: &m.Trees, 4: &m.Stdio, 5: &m.Rows, 6: &m.Cols, 7: &m.DeviceFilter, 8: &m.Seccomp, 9: &m.SeccompFlags, 11: &m.NoNewKeyring, 12: &m.Notify}
+	return []any{1: &m.Id, 2: &m.Spec, 3: &m.Trees, 4: &m.Stdio, 5: &m.Rows, 6: &m.Cols, 7: &m.DeviceFilter, 8: &m.Seccomp, 9: &m.SeccompFlags, 11: &m.NoNewKeyring, 12: &m.Notify, 13: &m.Network}
 }
+
+func (m *Network) fields() []any { return []any{1: &m.Cards, 2: &m.Sysctls, 3: &m.Messages} }
+
+func (m *Card) fields() []any {
+	return []any{1: &m.Address, 2: &m.Name, 3: &m.Index, 4: &m.Unplugged}
+}
+
+func (m *Sysctl) fields() []any               { return []any{1: &m.Name, 2: &m.Value} }
+func (m *ChangeNetworkRequest) fields() []any { return []any{1: &m.Id, 2: &m.Network} }
 
 func (m *CreateContainerResponse) fields() []any { return []any{1: &m.Pid} }
 

@@ -42,6 +42,7 @@ const (
 	maxMemory = 1 << 24   // MiB, 16 TiB
 	maxCPUs   = 64        // vCPUs
 	maxBoot   = 600       // s
+	maxCards  = 4         // network cards: QEMU's microvm has room for 8 devices
 	maxFile   = 256 << 10 // bytes of a config.toml
 )
 
@@ -65,6 +66,9 @@ type Config struct {
 	// BootLimit is the CPU time that each of a VM's processors may use until the
 	// agent has called, in seconds.
 	BootLimit int `toml:"boot_limit" json:"bootLimit"`
+	// NetworkCards is the number of a VM's network cards: interfaces that a container
+	// can have, those that come while it runs included.
+	NetworkCards int `toml:"network_cards" json:"networkCards"`
 	// Debug logs every step, as --debug does.
 	Debug bool `toml:"debug" json:"debug,omitempty"`
 
@@ -75,7 +79,7 @@ type Config struct {
 
 // Default is the configuration without any file.
 func Default() Config {
-	return Config{Backend: BackendAuto, Memory: 512, CPUs: 1, BootLimit: 8}
+	return Config{Backend: BackendAuto, Memory: 512, CPUs: 1, BootLimit: 8, NetworkCards: 3}
 }
 
 // Load reads a config.toml on top of the defaults. A file that does not exist
@@ -146,6 +150,8 @@ func (c Config) check() error {
 		return fmt.Errorf("%d cpus: want 1 to %d", c.CPUs, maxCPUs)
 	case c.BootLimit < 1 || c.BootLimit > maxBoot:
 		return fmt.Errorf("boot limit of %d s: want 1 to %d", c.BootLimit, maxBoot)
+	case c.NetworkCards < 0 || c.NetworkCards > maxCards:
+		return fmt.Errorf("%d network cards: want 0 to %d", c.NetworkCards, maxCards)
 	case c.Kernel != "" && !filepath.IsAbs(c.Kernel):
 		return fmt.Errorf("kernel %q is not an absolute path", c.Kernel)
 	case strings.ContainsRune(c.QEMU, '/') && !filepath.IsAbs(c.QEMU):

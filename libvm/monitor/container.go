@@ -34,6 +34,7 @@ type container struct {
 	ram     uint64 // of the VM, bytes
 	cpus    int    // of the VM
 
+	plugging sync.Mutex // one change of the network at a time
 	starting sync.Mutex // one Start, Pause or Resume at a time
 	vcpus    stopper
 	paused   state.Status // what it was before it was paused
@@ -79,6 +80,9 @@ func (c *container) create(ctx context.Context) (err error) {
 	}
 	if m.term != nil {
 		req.Rows, req.Cols = m.term.size()
+	}
+	if req.Network, err = c.firstNetwork(); err != nil {
+		return err
 	}
 	if _, err := c.agent().CreateContainer(ctx, req); err != nil {
 		return c.explain(ctx, guest.Error(err))
@@ -218,6 +222,7 @@ func (c *container) save(s state.Status) error {
 	return m.state.Save(state.State{
 		Public: public, StartTime: c.self.StartTime, Hooks: lateHooks(m.spec.Hooks),
 		Cgroup: m.launch.Cgroup, Memory: c.ram, CPUs: c.cpus, Resources: c.resources, Notify: m.launch.Notify,
+		NetworkNamespace: m.namespacePath(specs.NetworkNamespace),
 	})
 }
 
@@ -252,8 +257,8 @@ func (c *container) Start(ctx context.Context) error {
 		return err
 	}
 	// Engines bring interfaces between create and start, too.
-	if err := checkNetwork(); err != nil {
-		return err
+	if err := c.updateNetwork(ctx); err != nil {
+		return errors.Join(err, c.save(state.Created))
 	}
 	if _, err := c.agent().StartContainer(ctx, &api.StartContainerRequest{Id: c.monitor.launch.ID}); err != nil {
 		err = c.explain(ctx, guest.Error(err))

@@ -84,6 +84,12 @@ func (m *monitor) startMachine(ctx context.Context) (*machine, error) {
 	for _, d := range m.disks {
 		devices = append(devices, blk.New(d.disk))
 	}
+	if err := m.openNetwork(); err != nil {
+		return fail(err)
+	}
+	for _, d := range m.network.Devices() {
+		devices = append(devices, d)
+	}
 	m.log.Debug("starting the virtual machine", "backend", backend.Name(), "memory", vc.Memory, "cpus", vc.CPUs, "kernel", vc.Kernel)
 	socks := newSocketRelay(g, files, m.log)
 	files.SetSockets(socks)

@@ -22,6 +22,7 @@ import (
 	"runv/libvm/inherit"
 	"runv/libvm/kvm"
 	"runv/libvm/log"
+	"runv/libvm/network"
 	"runv/libvm/state"
 	"runv/libvm/virtio/fs/passthrough"
 )
@@ -53,6 +54,7 @@ type monitor struct {
 	view    *hostfs.View
 	disks   []*disk
 	machine *machine
+	network *network.Namespace // of the container; container.plugging guards it
 	// degraded is why the backend is not as fast as it could be. It is logged
 	// only when the container exists: an engine takes the one line of a failed
 	// create for the error.
@@ -250,7 +252,6 @@ func (m *monitor) create(ctx context.Context) error {
 		{"terminal", m.openTerminal},
 		{"start vm", m.boot},
 		{"await hooks", m.awaitHooks},
-		{"check network", func(context.Context) error { return checkNetwork() }},
 		{"prepare view", m.prepareView},
 		{"await agent", m.awaitAgent},
 		{"create container", m.createConfined},
@@ -402,6 +403,9 @@ func (m *monitor) close() {
 	}
 	for _, d := range m.disks {
 		d.disk.Close() //nolint:errcheck // all was written, or the guest was told
+	}
+	if m.network != nil {
+		m.network.Close()
 	}
 	if m.view != nil {
 		m.view.Close()

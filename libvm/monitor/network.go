@@ -1,28 +1,79 @@
 package monitor
 
 import (
+	"context"
 	"fmt"
-	"net"
-	"strings"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+
+	"runv/agent/api"
+	"runv/libvm/guest"
+	"runv/libvm/network"
 )
 
-// checkNetwork refuses a network namespace in which an interface other than the
-// loopback is up: the guest would not have it, and a workload that was promised
-// a network must not find out by itself. Interfaces that are down are those that
-// a kernel makes in every namespace (tunl0, sit0 and their like).
-func checkNetwork() error {
-	all, err := net.Interfaces()
-	if err != nil {
-		return fmt.Errorf("list the network namespace: %w", err)
-	}
-	var up []string
-	for _, i := range all {
-		if i.Flags&net.FlagLoopback == 0 && i.Flags&net.FlagUp != 0 {
-			up = append(up, i.Name)
+// namespacePath returns the path of the namespace that the config has the container
+// put into, empty if it has one of its own.
+func (m *monitor) namespacePath(t specs.LinuxNamespaceType) string {
+	for _, n := range NamespacesOf(&m.spec).Join {
+		if n.Type == t {
+			return n.Path
 		}
 	}
-	if len(up) == 0 {
-		return nil
+	return ""
+}
+
+// maxCardsAndDisks is how many devices a VM of QEMU's microvm can have beside vsock,
+// file system and entropy.
+const maxCardsAndDisks = 8 - 3
+
+// openNetwork opens the network namespace, in which the monitor is, for the cards
+// that the VM begins with. What they stand for comes later. Spares make room for
+// disks.
+func (m *monitor) openNetwork() (err error) {
+	m.network, err = network.Open(max(0, min(m.launch.Config.NetworkCards, maxCardsAndDisks-len(m.disks))))
+	return err
+}
+
+// firstNetwork is the network with which the container begins.
+func (c *container) firstNetwork() (*api.Network, error) {
+	c.plugging.Lock()
+	defer c.plugging.Unlock()
+	u, err := c.monitor.network.Update()
+	if err != nil || u.Empty() {
+		return nil, err
 	}
-	return fmt.Errorf("the network namespace has interfaces (%s), and runv cannot give them to the guest yet: use a namespace without, as --network none of the engines", strings.Join(up, ", "))
+	return networkMessage(u), nil
+}
+
+// updateNetwork has the guest follow what has become of the network namespace.
+func (c *container) updateNetwork(ctx context.Context) error {
+	c.plugging.Lock()
+	defer c.plugging.Unlock()
+	u, err := c.monitor.network.Update()
+	if err != nil || u.Empty() {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, answerTime)
+	defer cancel()
+	req := &api.ChangeNetworkRequest{Id: c.monitor.launch.ID, Network: networkMessage(u)}
+	err = c.vcpus.while(func() error {
+		_, err := c.agent().ChangeNetwork(ctx, req)
+		return guest.Error(err)
+	})
+	if err != nil {
+		return fmt.Errorf("network of the guest: %w", err)
+	}
+	return nil
+}
+
+// networkMessage is an update as the agent gets it.
+func networkMessage(u *network.Update) *api.Network {
+	n := &api.Network{Messages: u.Messages}
+	for _, k := range u.Cards {
+		n.Cards = append(n.Cards, &api.Card{Address: k.Address, Name: k.Name, Index: uint32(k.Index), Unplugged: k.Unplugged})
+	}
+	for name, value := range u.Sysctls {
+		n.Sysctls = append(n.Sysctls, &api.Sysctl{Name: name, Value: value})
+	}
+	return n
 }

@@ -13,10 +13,13 @@ import (
 )
 
 // kept are the capabilities that the file server needs to act for every user of
-// the guest; nothing else that the monitor does from here on needs any.
+// the guest, and the one that it takes to redirect interfaces which come while the
+// container runs. It is good for the container's network namespace, and no other:
+// none can be entered any more.
 const kept = 1<<unix.CAP_CHOWN | 1<<unix.CAP_DAC_OVERRIDE | 1<<unix.CAP_DAC_READ_SEARCH |
 	1<<unix.CAP_FOWNER | 1<<unix.CAP_FSETID | 1<<unix.CAP_SETFCAP | 1<<unix.CAP_MKNOD |
-	1<<unix.CAP_SETUID | 1<<unix.CAP_SETGID // files are made with their owner's ids
+	1<<unix.CAP_SETUID | 1<<unix.CAP_SETGID | // files are made with their owner's ids
+	1<<unix.CAP_NET_ADMIN
 
 // forConfine are those with which the VM is locked up once its guest runs: to
 // enter its mount namespace and to change that.

@@ -84,6 +84,9 @@ type State struct {
 	CPUs int `json:"cpus,omitempty"`
 	// Resources are the limits of config.json, with what update has changed.
 	Resources *specs.LinuxResources `json:"resources,omitempty"`
+	// NetworkNamespace is the absolute path of the network namespace that the
+	// container was put into; delete takes back what was changed in it.
+	NetworkNamespace string `json:"networkNamespace,omitempty"`
 }
 
 // Cgroup is a place in the host's cgroups.
