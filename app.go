@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strconv"
+	"strings"
 
 	"github.com/moby/sys/userns"
 	"github.com/opencontainers/runtime-spec/specs-go"
@@ -186,7 +187,7 @@ func (a *app) runtime(c *cli.Context) *libvm.Runtime {
 
 // checkCgroupFlags checks the global flags that concern new containers.
 func checkCgroupFlags(c *cli.Context) error {
-	if v := c.String("rootless"); v != "auto" {
+	if v := strings.ToLower(c.String("rootless")); v != "" && v != "auto" {
 		if _, err := strconv.ParseBool(v); err != nil {
 			return fmt.Errorf("--rootless: %w", err)
 		}

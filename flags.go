@@ -13,6 +13,17 @@ import (
 type flagNote struct {
 	status bundle.Status // Refused or Ignored
 	reason string        // and for Refused the cure
+	field  string        // of config.json that it stands for, whose check it gets; empty: none
+}
+
+// asField is the note on a flag that stands for a field of config.json.
+func asField(path string) flagNote {
+	for _, f := range bundle.Table() {
+		if f.Path == path {
+			return flagNote{f.Status, "as " + path + " of config.json: " + f.Note, path}
+		}
+	}
+	return flagNote{}
 }
 
 // flagNotes are those of "command --flag" and "command"; "runv --flag" is a
@@ -26,18 +37,20 @@ func flagNotes() map[string]flagNote {
 	)
 	const noPivot = "the guest always pivots, and its rootfs is no ramdisk of the host"
 	return map[string]flagNote{
-		"checkpoint":                 {bundle.Refused, errNoCheckpoint.Error()},
-		"restore":                    {bundle.Refused, errNoCheckpoint.Error()},
-		"runv --criu":                {bundle.Ignored, "runc, too, ignores it since 1.1 (with a warning)"},
-		"runv --rootless":            {bundle.Ignored, "checked: limits hold in the guest, whatever the caller may do with cgroups of the host"},
-		"create --no-pivot":          {bundle.Ignored, noPivot},
-		"run --no-pivot":             {bundle.Ignored, noPivot},
-		"update --cpu-rt-period":     {bundle.Refused, realtime},
-		"update --cpu-rt-runtime":    {bundle.Refused, realtime},
-		"update --l3-cache-schema":   {bundle.Refused, rdt},
-		"update --mem-bw-schema":     {bundle.Refused, rdt},
-		"update --kernel-memory":     {bundle.Ignored, kernel},
-		"update --kernel-memory-tcp": {bundle.Ignored, kernel},
+		"checkpoint":                 {status: bundle.Refused, reason: errNoCheckpoint.Error()},
+		"restore":                    {status: bundle.Refused, reason: errNoCheckpoint.Error()},
+		"exec --apparmor":            asField("process.apparmorProfile"),
+		"exec --process-label":       asField("process.selinuxLabel"),
+		"runv --criu":                {status: bundle.Ignored, reason: "runc, too, ignores it since 1.1 (with a warning)"},
+		"runv --rootless":            {status: bundle.Ignored, reason: "checked: limits hold in the guest, whatever the caller may do with cgroups of the host"},
+		"create --no-pivot":          {status: bundle.Ignored, reason: noPivot},
+		"run --no-pivot":             {status: bundle.Ignored, reason: noPivot},
+		"update --cpu-rt-period":     {status: bundle.Refused, reason: realtime},
+		"update --cpu-rt-runtime":    {status: bundle.Refused, reason: realtime},
+		"update --l3-cache-schema":   {status: bundle.Refused, reason: rdt},
+		"update --mem-bw-schema":     {status: bundle.Refused, reason: rdt},
+		"update --kernel-memory":     {status: bundle.Ignored, reason: kernel},
+		"update --kernel-memory-tcp": {status: bundle.Ignored, reason: kernel},
 	}
 }
 
@@ -46,7 +59,7 @@ func refuseFlags(c *cli.Context) error {
 	notes := flagNotes()
 	for _, f := range c.Command.Flags {
 		name := f.Names()[0]
-		if n := notes[c.Command.Name+" --"+name]; n.status == bundle.Refused && c.IsSet(name) {
+		if n := notes[c.Command.Name+" --"+name]; n.status == bundle.Refused && n.field == "" && c.IsSet(name) {
 			return fmt.Errorf("--%s is not supported: %s", name, n.reason)
 		}
 	}

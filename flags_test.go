@@ -102,7 +102,7 @@ func TestFlagNotes(t *testing.T) {
 		name := command + " --" + f.Names()[0]
 		known[name] = true
 		note := flagNotes()[name]
-		if note.status != bundle.Refused {
+		if note.status != bundle.Refused || note.field != "" {
 			return
 		}
 		args := []string{"runv", "--root", t.TempDir(), command, "--" + f.Names()[0]}
@@ -114,7 +114,7 @@ func TestFlagNotes(t *testing.T) {
 		}
 	})
 	for name, note := range flagNotes() {
-		if !known[name] || note.reason == "" || note.status == bundle.Supported {
+		if !known[name] || note.reason == "" || note.status == bundle.Supported && note.field == "" {
 			t.Errorf("note on %q: %+v, exists %v", name, note, known[name])
 		}
 	}
@@ -158,7 +158,7 @@ Every command and flag of runc 1.3 and 1.4, and what runv does with it. Made fro
 		}
 		note, noted := flagNotes()[key]
 		if whole, ok := flagNotes()[command]; ok && f != nil {
-			note, noted = flagNote{whole.status, "as the command"}, true
+			note, noted = flagNote{status: whole.status, reason: "as the command"}, true
 		}
 		status := string(bundle.Supported)
 		switch {
