@@ -129,11 +129,14 @@ func TestWarnings(t *testing.T) {
 		"capabilities": {"bounding": ["CAP_KILL", "CAP_FOO", "CHOWN"], "ambient": ["CAP_FOO"]}`, 1)
 	text = strings.Replace(text, `"1.3.0"`, `"1.4.0"`, 1)
 	text = strings.Replace(text, `"resources": {`, `"resources": {"memory": {"disableOOMKiller": true, "kernel": 5},`, 1)
+	text = strings.Replace(text, `"linux": {`, `"linux": {"mountLabel": "system_u:object_r:x:s0",`, 1)
+	text = strings.Replace(text, `"mounts": [`, `"mounts": [{"destination": "/b", "type": "bind", "source": "/", "options": ["bind", "size=4k"]},`, 1)
 	b, err := load(t, text)
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, want := range []string{
+		"linux.mountLabel is not applied", "bind mounts cannot have any filesystem-specific options applied: size=4k of /b is ignored",
 		"ociVersion 1.4.0 is newer than 1.3.0",
 		"ignoring unknown or unavailable capabilities: [CAP_FOO CHOWN]",
 		"Kernel memory settings are ignored", "memory.disableOOMKiller is not applied",
