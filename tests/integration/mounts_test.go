@@ -245,32 +245,174 @@ func TestRootfsPropagation(t *testing.T) {
 	}
 }
 
-// TestMountsSameAsRunc runs bundles under both and compares what their mounts
-// are, but for the file system of what the host shares.
+// mountProbe prints what a process sees of the mounts that a test added, of the
+// file systems that are made in both cases with their own options. runc 1.1 gives
+// a tmpfs the mode of the directory below it after mounting it, later ones and we
+// as an option.
+const mountProbe = `exec 2>&1
+	awk '$5 ~ "^/(m|dev|home|etc|proc/fs)" && $5 !~ "mqueue|^/dev/(pts|shm)$" {o = $6; for (i = 7; $i != "-"; i++) {sub(":.*", "", $i); if ($i != "master") o = o " " $i}
+		t = $(i+1); d = $(i+3); gsub(",?(inode64|huge=[a-z]*|seclabel|mode=755)", "", d); if (t !~ "tmpfs|proc|sysfs|devpts|mqueue|ramfs") t = d = ""; print $5, o, t, d}' /proc/self/mountinfo
+	ls -lnd /m /m/* /home | awk '{print $1, $3, $4, $NF}'; touch /m/x && echo wrote && rm /m/x; find /m | sort | head -20; `
+
+// TestMountsSameAsRunc runs bundles under both and compares what is seen, but for
+// the file system of what the host shares.
 func TestMountsSameAsRunc(t *testing.T) {
 	r := newRuntime(t)
 	data := filepath.Join(r.Dir, "data")
-	makeTree(t, data, map[string]string{"f": "x"})
-	for _, options := range [][]string{
-		{"bind"}, {"rbind", "ro"}, {"bind", "nosuid", "nodev", "noexec"}, {"bind", "noatime"}, {"bind", "nodiratime"}, {"bind", "ro", "rw"},
-		{"rbind", "rprivate"}, {"rbind", "rshared"}, {"bind", "unbindable"}, {"bind", "strictatime"}, {"rbind", "rro"}, {"rbind", "rnosuid", "rnoexec", "rnodev"},
+	mount := func(typ, source string, options ...string) harness.Change {
+		return func(s *specs.Spec) {
+			s.Mounts = append(s.Mounts, specs.Mount{Destination: "/m", Type: typ, Source: source, Options: options})
+		}
+	}
+	at := func(dest string, options ...string) harness.Change {
+		return func(s *specs.Spec) { s.Mounts = append(s.Mounts, tmpfs(dest, options...)) }
+	}
+	readonly := func(s *specs.Spec) { s.Root.Readonly = true }
+	for name, changes := range map[string][]harness.Change{
+		"bind":                 {mount("bind", data, "bind")},
+		"rbind ro":             {mount("bind", data, "rbind", "ro")},
+		"bind flags":           {mount("none", data, "bind", "nosuid", "nodev", "noexec")},
+		"bind noatime":         {mount("", data, "bind", "noatime")},
+		"bind nodiratime":      {mount("bind", data, "bind", "nodiratime")},
+		"bind ro rw":           {mount("bind", data, "bind", "ro", "rw")},
+		"bind nosuid suid":     {mount("bind", data, "bind", "nosuid", "suid", "noexec")},
+		"bind rprivate":        {mount("bind", data, "rbind", "rprivate")},
+		"bind rshared":         {mount("bind", data, "rbind", "rshared")},
+		"bind shared slave":    {mount("bind", data, "rbind", "shared", "rslave")},
+		"bind unbindable":      {mount("bind", data, "bind", "unbindable")},
+		"bind strictatime":     {mount("bind", data, "bind", "strictatime")},
+		"bind rro":             {mount("bind", data, "rbind", "rro")},
+		"bind recursive":       {mount("bind", data, "rbind", "rnosuid", "rnoexec", "rnodev")},
+		"bind recursive atime": {mount("bind", data, "rbind", "rnoatime", "rnodiratime")},
+		"bind ro rrw":          {mount("bind", data, "rbind", "ro", "rrw")},
+		"bind of a file":       {mount("bind", data+"/f", "bind", "ro")},
+		"bind over a bind":     {mount("bind", data, "bind"), mount("bind", data+"/sub", "bind", "ro")},
+		"bind remounted":       {mount("bind", data, "bind"), mount("bind", data, "bind", "remount", "ro", "nodev")},
+		"relative source":      {mount("bind", "rootfs/etc", "bind", "ro")},
+		"tmpfs":                {mount("tmpfs", "t")},
+		"tmpfs options":        {mount("tmpfs", "t", "size=64k", "mode=1750", "uid=5", "gid=6", "nr_inodes=20", "noexec")},
+		"tmpfs ro":             {mount("tmpfs", "t", "ro", "nosuid")},
+		"tmpfs over a tree":    {mount("bind", data, "bind"), at("/m/sub", "ro")},
+		"tmpfs copyup":         {at("/home", "tmpcopyup"), at("/m/new/deep", "tmpcopyup")},
+		"tmpfs remounted":      {mount("tmpfs", "t", "size=64k"), mount("tmpfs", "t", "remount", "size=128k", "ro")},
+		"tmpfs shared":         {mount("tmpfs", "t", "shared"), mount("tmpfs", "t", "private")},
+		"tmpfs on a file":      {at("/etc/passwd")},
+		"tmpfs by a link":      {at("/linked"), mount("tmpfs", "t")},
+		"tmpfs by a climb":     {at("/m/../m/./a//b/../c")},
+		"tmpfs relative":       {at("m/rel")},
+		"tmpfs bad option":     {mount("tmpfs", "t", "nonsense")},
+		"ramfs":                {mount("ramfs", "r", "mode=700")},
+		"devpts again":         {mount("devpts", "d", "newinstance", "ptmxmode=0640", "mode=600")},
+		"mqueue again":         {mount("mqueue", "q", "noexec")},
+		"no such type":         {mount("nosuchfs", "q")},
+		"read-only root":       {readonly, mount("bind", data, "bind"), at("/home")},
+		"read-only root, ro":   {readonly, mount("tmpfs", "t", "ro")},
+		"dev read-only":        {func(s *specs.Spec) { s.Mounts[1].Options = append(s.Mounts[1].Options, "ro") }, mount("tmpfs", "t")},
+		"masked and read-only": {mount("bind", data, "bind"), func(s *specs.Spec) {
+			s.Linux.MaskedPaths, s.Linux.ReadonlyPaths = []string{"/m/f", "/home", "/none"}, []string{"/m/sub", "/none", "/etc"}
+		}},
+		"without masks":         {mount("tmpfs", "t"), func(s *specs.Spec) { s.Linux.MaskedPaths, s.Linux.ReadonlyPaths = nil, nil }},
+		"cwd in a mount":        {mount("bind", data, "bind"), func(s *specs.Spec) { s.Process.Cwd = "/m/made/here" }},
+		"mount points are kept": {at("/m/kept/a"), mount("bind", data, "bind"), at("/m/kept/b")},
 	} {
-		t.Run(strings.Join(options, ","), func(t *testing.T) {
+		t.Run(name, func(t *testing.T) {
 			r.In(t)
-			b := r.NewBundle(harness.Shell("exec 2>&1; touch /m/x; stat -c '%a %u %F' /m; "+
-				flags+"flags /m | cut -d' ' -f1-3 | sed 's/ virtiofs//; s/ ext4//; s/ master//'"),
-				func(s *specs.Spec) {
-					s.Process.Rlimits = nil
-					s.Mounts = append(s.Mounts, bind(data, "/m", options...))
-				})
-			theirs, err := exec.Command("runc", "--root", filepath.Join(r.Dir, "runc"), "run", "--bundle", b.Dir, r.NewID()).CombinedOutput()
-			if err != nil {
-				t.Skipf("runc does not run this here: %v, %s", err, theirs)
+			var seen [2]string
+			for i := range seen {
+				// Each has a tree and a rootfs of its own, as nobody was there before.
+				if err := os.RemoveAll(data); err != nil {
+					t.Fatal(err)
+				}
+				makeTree(t, data, map[string]string{"f": "x", "sub/g": "y"})
+				b := r.NewBundle(append([]harness.Change{harness.Shell(mountProbe), func(s *specs.Spec) { s.Process.Rlimits = nil }}, changes...)...)
+				makeTree(t, b.Rootfs, map[string]string{"home/u/file": "copied", "linked": "->../../m/target"})
+				if i == 0 {
+					got := r.Finish(exec.Command("runc", "--root", filepath.Join(r.Dir, "runc"), "run", "--bundle", b.Dir, r.NewID()))
+					seen[i] = got.Stdout
+					if strings.Contains(got.Stderr, "runc run failed") {
+						seen[i] = "refused: " + lastOf(got.Stderr)
+					}
+					continue
+				}
+				got := r.Run("run", "--bundle", b.Dir, r.NewID())
+				seen[i] = got.Stdout
+				if strings.Contains(got.Stderr, "runv run failed") {
+					seen[i] = "refused: " + lastOf(got.Stderr)
+				}
 			}
-			if diff := cmp.Diff(string(theirs), r.Run("run", "--bundle", b.Dir, r.NewID()).Stdout); diff != "" {
+			if diff := cmp.Diff(strings.Split(seen[0], "\n"), strings.Split(seen[1], "\n")); diff != "" {
 				t.Errorf("-runc +runv:\n%s", diff)
 			}
 		})
+	}
+}
+
+// lastOf is the cause of an error: what is behind its last colon.
+func lastOf(text string) string {
+	text = strings.Trim(text, "\"\n")
+	return strings.TrimSpace(text[strings.LastIndex(text, ": ")+1:])
+}
+
+// TestCgroupMount: the container's cgroup, in a namespace and without one.
+func TestCgroupMount(t *testing.T) {
+	r := newRuntime(t)
+	for name, tt := range map[string]struct {
+		changes []harness.Change
+		options []string
+		want    string
+	}{
+		"without a namespace":  {nil, nil, "/m rw,relatime master cgroup2 cgroup2\n0::/the/group\nours\nmade\n"},
+		"read-only":            {nil, []string{"ro", "nosuid"}, "/m ro,nosuid,relatime master cgroup2 cgroup2\n0::/the/group\nours\n"},
+		"in a namespace":       {[]harness.Change{cgroupNamespace}, nil, "/m rw,relatime cgroup2 c\n0::/\nours\nmade\n"},
+		"in one, read-only":    {[]harness.Change{cgroupNamespace}, []string{"ro", "noexec"}, "/m ro,noexec,relatime cgroup2 c\n0::/\nours\n"},
+		"in a user namespace":  {[]harness.Change{userNamespace([]specs.LinuxIDMapping{mapping(0, 0, 1000)}, []specs.LinuxIDMapping{mapping(0, 0, 1000)})}, nil, "/m rw,nosuid,nodev,noexec,relatime master cgroup2 cgroup2\n0::/the/group\nours\nmade\n"},
+		"in both":              {[]harness.Change{cgroupNamespace, userNamespace([]specs.LinuxIDMapping{mapping(0, 0, 1000)}, []specs.LinuxIDMapping{mapping(0, 0, 1000)})}, nil, "/m rw,relatime cgroup2 c\n0::/\nours\nmade\n"},
+		"of version 2 by name": {[]harness.Change{cgroupNamespace, func(s *specs.Spec) { s.Mounts[len(s.Mounts)-1].Type = "cgroup2" }}, nil, "/m rw,relatime cgroup2 c\n0::/\nours\nmade\n"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r.In(t)
+			m := withMounts(specs.Mount{Destination: "/m", Type: "cgroup", Source: "c", Options: tt.options})
+			b := r.NewBundle(append([]harness.Change{m, harness.Shell(flags + `flags /m; cat /proc/self/cgroup; grep -q "^$$\$" /m/cgroup.procs && echo ours; mkdir /m/sub 2>/dev/null && rmdir /m/sub && echo made`), func(s *specs.Spec) {
+				s.Linux.CgroupsPath = "/the/group"
+			}}, tt.changes...)...)
+			if got := r.Run("run", "--bundle", b.Dir, r.NewID()); got.Stdout != tt.want {
+				t.Errorf("got %q, %q, want %q", got.Stdout, got.Stderr, tt.want)
+			}
+		})
+	}
+}
+
+func cgroupNamespace(s *specs.Spec) {
+	s.Linux.Namespaces = append(s.Linux.Namespaces, specs.LinuxNamespace{Type: specs.CgroupNamespace})
+}
+
+// TestMountsInTheView: engines that enter the monitor's mount namespace see the
+// binds at their destinations, as read-only as the container does, and can open
+// no device there.
+func TestMountsInTheView(t *testing.T) {
+	r := newRuntime(t)
+	data := filepath.Join(r.Dir, "data")
+	makeTree(t, data, map[string]string{"f": "x"})
+	b := r.NewBundle(harness.Args("sleep", "1000"), withMounts(
+		bind(data, "/rw", "bind"), bind(data, "/ro", "bind", "ro"), bind(data, "/rro", "rbind", "rro"),
+		bind(data, "/back", "rbind", "ro", "rrw"), bind("/dev/zero", "/zero", "bind"), tmpfs("/later"), bind(data, "/later", "bind"),
+		specs.Mount{Destination: "/later", Type: "bind", Source: data, Options: []string{"bind", "remount", "ro"}},
+	))
+	c := r.Create(b).Start()
+	defer c.End()
+	root := "/proc/" + itoa(c.PID) + "/root"
+	for name, readOnly := range map[string]bool{"rw": false, "ro": true, "rro": true, "back": false, "later": true} {
+		err := os.WriteFile(root+"/"+name+"/new", nil, 0o644)
+		if (err != nil) != readOnly {
+			t.Errorf("%s: write: %v, want read-only: %v", name, err, readOnly)
+		}
+		if text, err := os.ReadFile(root + "/" + name + "/f"); err != nil || string(text) != "x" {
+			t.Errorf("%s: read %q, %v", name, text, err)
+		}
+	}
+	if f, err := os.Open(root + "/zero"); err == nil {
+		f.Close() //nolint:errcheck // only opened
+		t.Error("a device of the host can be opened in the view")
 	}
 }
 
