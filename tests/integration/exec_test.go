@@ -273,6 +273,42 @@ func TestExecConcurrently(t *testing.T) {
 	}
 }
 
+// TestExecDetachedConcurrently: each stand-in exits with the status of its own
+// process, as engines with many health checks need it.
+func TestExecDetachedConcurrently(t *testing.T) {
+	c := sleeper(t)
+	defer c.End()
+	const n = 50
+	pidFile := func(i int) string { return filepath.Join(c.Runtime.Dir, fmt.Sprint("pid", i)) }
+	var started [n]bool
+	var wg sync.WaitGroup
+	for i := range n {
+		cmd := c.Runtime.Command("exec", "--detach", "--pid-file", pidFile(i), c.ID, "sh", "-c", fmt.Sprintf("echo %d >/tmp/out%d; exit %d", i, i, 100+i))
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		wg.Go(func() {
+			if err := cmd.Wait(); err != nil {
+				t.Errorf("exec --detach of %d: %v", i, err)
+			} else {
+				started[i] = true
+			}
+		})
+	}
+	wg.Wait()
+	for i := range n {
+		if !started[i] {
+			continue // told of
+		}
+		if got := harness.Reap(t, harness.ReadPid(t, pidFile(i))); got != 100+i {
+			t.Errorf("status of %d: got %d", i, got)
+		}
+	}
+	if got := c.Output("cat /tmp/out* | wc -l"); got != fmt.Sprint(n) {
+		t.Errorf("got output of %s", got)
+	}
+}
+
 // TestExecAndTheContainersEnd: with PID 1 everything in its namespace goes.
 func TestExecAndTheContainersEnd(t *testing.T) {
 	c := sleeper(t)
