@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
@@ -293,4 +294,112 @@ func TestExecCgroup(t *testing.T) {
 	refused(t, r, "bad sub cgroup path: ../x", 255, "exec", "--cgroup", "../x", c.ID, "true")
 	refused(t, r, "one path", 255, "exec", "--cgroup", "a", "--cgroup", "b", c.ID, "true")
 	c.End()
+}
+
+// disk is the block device on which a directory is, if it is on one.
+func disk(t *testing.T, dir string) (major, minor int64) {
+	t.Helper()
+	var st unix.Stat_t
+	if err := unix.Stat(dir, &st); err != nil {
+		t.Fatal(err)
+	}
+	major, minor = int64(unix.Major(st.Dev)), int64(unix.Minor(st.Dev))
+	if _, err := os.Stat(fmt.Sprintf("/sys/dev/block/%d:%d/queue", major, minor)); err != nil {
+		t.Skipf("%s is on %d:%d, no disk (try: TMPDIR on one)", dir, major, minor)
+	}
+	return major, minor
+}
+
+// TestDiskLimits: the guest's reading of files is the monitor's, which the host's
+// cgroup slows down.
+func TestDiskLimits(t *testing.T) {
+	r := newRuntime(t)
+	major, minor := disk(t, r.Dir)
+	if _, err := os.Stat("/sys/fs/cgroup/blkio/blkio.throttle.read_bps_device"); err != nil && !unified() {
+		t.Skip("no blkio controller (try: a host with cgroup v2)")
+	}
+	const size, rate = 4 << 20, 2 << 20 // bytes, bytes/s
+	b := r.NewBundle(harness.Shell("cat /data | wc -c"), func(s *specs.Spec) {
+		d := specs.LinuxThrottleDevice{Rate: rate}
+		d.Major, d.Minor = major, minor
+		s.Linux.Resources.BlockIO = &specs.LinuxBlockIO{ThrottleReadBpsDevice: []specs.LinuxThrottleDevice{d}}
+	})
+	path := filepath.Join(b.Rootfs, "data")
+	if err := os.WriteFile(path, make([]byte, size), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c := r.Create(b)
+	file := map[bool]string{true: "io.max", false: "blkio.throttle.read_bps_device"}[unified()]
+	if got := hostFile(t, cgroups(t, c.PID)[map[bool]string{true: "", false: "blkio"}[unified()]], file); !strings.Contains(got, fmt.Sprint(rate)) {
+		t.Errorf("%s: %q", file, got)
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close() //nolint:errcheck // only read
+	if err := f.Sync(); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Fadvise(int(f.Fd()), 0, 0, unix.FADV_DONTNEED); err != nil {
+		t.Fatal(err)
+	}
+	begin := time.Now()
+	c.Start()
+	if got := c.Wait(); got != 0 {
+		t.Errorf("status: %d", got)
+	}
+	if took := time.Since(begin); took < size*time.Second/rate/2 {
+		t.Errorf("%d bytes at %d a second took %v", size, rate, took)
+	}
+	c.Delete()
+}
+
+// TestHostLimitsAsRunc: the host's files say what they say under runc, but for what
+// TestHostLimits has.
+func TestHostLimitsAsRunc(t *testing.T) {
+	runc, err := exec.LookPath("runc")
+	if err != nil {
+		t.Skip("no runc (try: apt-get install runc)")
+	}
+	r := newRuntime(t)
+	b := r.NewBundle(harness.Args("sleep", "1000"), func(s *specs.Spec) {
+		s.Linux.CgroupsPath = "/" + filepath.Base(r.Dir)
+		s.Linux.Resources.Memory = &specs.LinuxMemory{Limit: ptr(int64(64 << 20)), Swap: ptr(int64(-1)), Reservation: ptr(int64(32 << 20)), Swappiness: ptr(uint64(7))}
+		s.Linux.Resources.CPU = &specs.LinuxCPU{Shares: ptr(uint64(2000)), Quota: ptr(int64(30000)), Period: ptr(uint64(60000)), Cpus: "0", Mems: "0"}
+		s.Linux.Resources.Pids = &specs.LinuxPids{Limit: ptr(int64(-1))}
+	})
+	read := func(pid int) map[string]string {
+		out := map[string]string{}
+		for _, f := range []struct{ v1, v2 string }{
+			{"cpu.shares", "cpu.weight"}, {"cpu.cfs_quota_us", "cpu.max"}, {"cpu.cfs_period_us", "cpu.max"}, {"cpu.idle", "cpu.idle"},
+			{"cpuset.cpus", "cpuset.cpus"}, {"cpuset.mems", "cpuset.mems"}, {"memory.soft_limit_in_bytes", "memory.low"},
+			{"memory.memsw.limit_in_bytes", "memory.swap.max"}, {"memory.swappiness", "memory.high"}, {"pids.max", "pids.max"},
+		} {
+			out[f.v1] = hostLimit(t, pid, f.v1, f.v2)
+		}
+		return out
+	}
+	c := r.Create(b)
+	ours, place := read(c.PID), cgroups(t, c.PID)
+	r.Must("delete", "--force", c.ID)
+	c.Wait()
+
+	cmd := exec.Command(runc, "--root", r.Dir+"/runc", "create", "--bundle", b.Dir, "--pid-file", r.Dir+"/runc.pid", c.ID)
+	stderr := r.ErrorFile(cmd)
+	if err := cmd.Run(); err != nil {
+		t.Fatalf("%v: %s", err, stderr())
+	}
+	pid := harness.ReadPid(t, r.Dir+"/runc.pid")
+	theirs, theirPlace := read(pid), cgroups(t, pid)
+	if out, err := exec.Command(runc, "--root", r.Dir+"/runc", "delete", "--force", c.ID).CombinedOutput(); err != nil {
+		t.Errorf("%v: %s", err, out)
+	}
+	harness.Reap(t, pid)
+	if diff := cmp.Diff(theirs, ours); diff != "" {
+		t.Errorf("limits (-runc +runv):\n%s", diff)
+	}
+	if diff := cmp.Diff(theirPlace, place); diff != "" {
+		t.Errorf("places (-runc +runv):\n%s", diff)
+	}
 }
