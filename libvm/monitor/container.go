@@ -87,6 +87,7 @@ func (c *container) create(ctx context.Context) (err error) {
 	if _, err := c.agent().CreateContainer(ctx, req); err != nil {
 		return c.explain(ctx, guest.Error(err))
 	}
+	m.network.Carry()
 	if err := c.relay.start(ctx); err != nil {
 		return c.explain(ctx, fmt.Errorf("stdio of the container: %w", err))
 	}

@@ -55,6 +55,7 @@ type monitor struct {
 	disks   []*disk
 	machine *machine
 	network *network.Namespace // of the container; container.plugging guards it
+	watcher *network.Watcher   // of its changes
 	// degraded is why the backend is not as fast as it could be. It is logged
 	// only when the container exists: an engine takes the one line of a failed
 	// create for the error.
@@ -406,6 +407,9 @@ func (m *monitor) close() {
 	}
 	if m.network != nil {
 		m.network.Close()
+	}
+	if m.watcher != nil {
+		m.watcher.Close() //nolint:errcheck // only listened
 	}
 	if m.view != nil {
 		m.view.Close()

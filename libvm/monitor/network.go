@@ -9,6 +9,7 @@ import (
 	"runv/agent/api"
 	"runv/libvm/guest"
 	"runv/libvm/network"
+	"runv/libvm/state"
 )
 
 // namespacePath returns the path of the namespace that the config has the container
@@ -30,6 +31,9 @@ const maxCardsAndDisks = 8 - 3
 // that the VM begins with. What they stand for comes later. Spares make room for
 // disks.
 func (m *monitor) openNetwork() (err error) {
+	if m.watcher, err = network.Watch(); err != nil {
+		return err
+	}
 	m.network, err = network.Open(max(0, min(m.launch.Config.NetworkCards, maxCardsAndDisks-len(m.disks))))
 	return err
 }
@@ -63,7 +67,25 @@ func (c *container) updateNetwork(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("network of the guest: %w", err)
 	}
+	c.monitor.network.Carry()
 	return nil
+}
+
+// watchNetwork has the guest follow the network namespace while the workload runs.
+// It returns when ctx ends.
+func (c *container) watchNetwork(ctx context.Context) {
+	for {
+		err := c.monitor.watcher.Next(ctx)
+		if ctx.Err() != nil {
+			return
+		}
+		if err == nil && c.current() != state.Created { // start looks by itself
+			err = c.updateNetwork(ctx)
+		}
+		if err != nil {
+			c.monitor.log.Warn("a change of the network did not reach the container", "error", err)
+		}
+	}
 }
 
 // networkMessage is an update as the agent gets it.

@@ -51,6 +51,11 @@ func (m *monitor) serve(ctx context.Context) int {
 		defer close(trimmed)
 		trimLater(ctx)
 	}()
+	watched := make(chan struct{})
+	go func() {
+		defer close(watched)
+		m.container.watchNetwork(ctx)
+	}()
 	for _, why := range m.diskless {
 		m.log.Warn("a block device is not passed to the guest", "reason", why)
 	}
@@ -67,6 +72,7 @@ func (m *monitor) serve(ctx context.Context) int {
 	stuck := time.AfterFunc(answerTime, func() { m.machine.vm.Close() }) //nolint:errcheck // it is closed again
 	defer stuck.Stop()
 	<-trimmed
+	<-watched
 	<-signalled
 	<-reaped
 	<-served

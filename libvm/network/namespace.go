@@ -211,6 +211,7 @@ func (n *Namespace) plug(i *Interface) (*card, error) {
 
 // unplug makes a card a spare.
 func (n *Namespace) unplug(c *card) error {
+	c.device.SetCarrier(false)
 	err := c.device.Attach(nil)
 	err = errors.Join(err, n.release(c.iface), n.release(c.tap.index))
 	c.iface = 0

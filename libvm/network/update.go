@@ -53,6 +53,15 @@ func (n *Namespace) Update() (*Update, error) {
 	return u, nil
 }
 
+// Carry says to the cards that stand for something that the guest uses them now.
+func (n *Namespace) Carry() {
+	for _, c := range n.cards {
+		if c.iface != 0 {
+			c.device.SetCarrier(true)
+		}
+	}
+}
+
 // unplugGone pulls the cards of interfaces that have gone.
 func (n *Namespace) unplugGone(c *Config, u *Update) error {
 	for _, k := range n.cards {

@@ -117,8 +117,8 @@ func (a *arguments) device(d virtio.Device, chardev string) error {
 		}
 		// The control queue is QEMU's; what it would filter or switch off there, no
 		// back-end hears of.
-		a.add("-netdev", fmt.Sprintf("vhost-user,id=net-%s,chardev=%s", chardev, chardev),
-			"-device", fmt.Sprintf("virtio-net-device,netdev=net-%s,mac=%s,ctrl_guest_offloads=off", chardev, mac))
+		a.add("-netdev", fmt.Sprintf("vhost-user,id=%s,chardev=%s", netdev(chardev), chardev),
+			"-device", fmt.Sprintf("virtio-net-device,netdev=%s,mac=%s,ctrl_guest_offloads=off", netdev(chardev), mac))
 	case virtio.IDRNG:
 		a.add("-device", "vhost-user-rng,chardev="+chardev)
 	default:
@@ -126,6 +126,9 @@ func (a *arguments) device(d virtio.Device, chardev string) error {
 	}
 	return nil
 }
+
+// netdev is the name of the network card behind a chardev.
+func netdev(chardev string) string { return "net-" + chardev }
 
 // netAddress reads the Ethernet address from the configuration space of a network
 // card, where it comes first (v1.2 §5.1.4).

@@ -36,7 +36,8 @@ type launch struct {
 	child   []*os.File // QEMU's ends, closed once it has them
 	console *net.UnixConn
 	qmp     *qmp.SocketMonitor
-	devs    []peer // vhost-user connections, one a device
+	devs    []peer  // vhost-user connections, one a device
+	cards   []*card // network cards among the devices
 }
 
 // prepare makes the sockets and the command line.
@@ -67,6 +68,9 @@ func (l *launch) prepare(devices []virtio.Device) error {
 			return err
 		}
 		l.devs = append(l.devs, p)
+		if d.ID() == virtio.IDNet {
+			l.cards = append(l.cards, &card{netdev: netdev(id), device: d, up: true})
+		}
 		if err := l.args.device(d, id); err != nil {
 			return err
 		}
@@ -149,5 +153,5 @@ func (l *launch) serve(ctx context.Context, devices []virtio.Device) {
 		defer stop()
 		io.Copy(m.console, l.console) //nolint:errcheck // ends with QEMU
 	})
-	m.serving.Go(func() { watchQMP(ctx, l.qmp, m.note) })
+	m.serving.Go(func() { watchQMP(ctx, l.qmp, l.cards, m.note) })
 }

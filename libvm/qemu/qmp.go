@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"sync"
 	"time"
 
 	"github.com/digitalocean/go-qemu/qmp"
@@ -40,7 +41,8 @@ func dialQMP(run *os.File) (mon *qmp.SocketMonitor, inherit *os.File, err error)
 
 // watchQMP reads QEMU's events until it ends, and passes on what they say of the
 // reason for that end.
-func watchQMP(ctx context.Context, mon *qmp.SocketMonitor, note func(reason string)) {
+// Meanwhile the links of network cards follow the devices.
+func watchQMP(ctx context.Context, mon *qmp.SocketMonitor, cards []*card, note func(reason string)) {
 	stop := context.AfterFunc(ctx, func() { mon.Disconnect() }) //nolint:errcheck // QEMU has ended, or will
 	defer stop()
 	if err := mon.Connect(); err != nil {
@@ -50,6 +52,9 @@ func watchQMP(ctx context.Context, mon *qmp.SocketMonitor, note func(reason stri
 	if err != nil {
 		return
 	}
+	var carried sync.WaitGroup
+	defer carried.Wait()
+	carried.Go(func() { carry(ctx, mon, cards) })
 	for e := range events {
 		switch e.Event {
 		case "SHUTDOWN":

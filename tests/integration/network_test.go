@@ -302,6 +302,27 @@ func TestNetworkLate(t *testing.T) {
 	}
 	contains(t, "ping", c.Output("ping -c 1 -w 20 10.77.3.1"), " 0% packet loss")
 
+	for i := range 4 { // more often than there are cards
+		n.join(peer, "net5", 5, 1300+i)
+		n.ip("route add 10.98.0.0/16 via 10.77.5.1")
+		harness.Within(t, harness.Limit, "the interface's route in the container", func() bool {
+			return strings.Contains(c.Output("ip route"), "10.98.0.0/16 via 10.77.5.1 dev net5")
+		})
+		contains(t, "link", c.Output("ip link show net5"), fmt.Sprint("mtu ", 1300+i))
+		contains(t, "ping", c.Output("ping -c 1 -w 20 10.77.5.1; ping -c 1 -w 20 fd77:5::1"), "1 packets received", "from fd77:5::1")
+		n.ip("link del net5")
+		harness.Within(t, harness.Limit, "the interface gone", func() bool {
+			return c.Output("ls /sys/class/net") == "eth0\nlo"
+		})
+	}
+	// A paused container follows, too.
+	r.Must("pause", c.ID)
+	n.ip("addr add 10.77.3.99/24 dev eth0")
+	r.Must("resume", c.ID)
+	harness.Within(t, harness.Limit, "the address in the container", func() bool {
+		return strings.Contains(c.Output("ip addr"), "10.77.3.99/24")
+	})
+	contains(t, "ping", c.Output("ping -c 1 -w 20 10.77.3.1"), " 0% packet loss")
 	c.End()
 }
 

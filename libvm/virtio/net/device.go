@@ -101,7 +101,8 @@ func (d *Device) Close() { unix.Close(d.wake) } //nolint:errcheck // an eventfd
 func (d *Device) MAC() net.HardwareAddr { return append(net.HardwareAddr(nil), d.mac[:]...) }
 
 // Attach plugs a link in; nil pulls the one that is there. When it returns the
-// device does not use the old one any more.
+// device does not use the old one any more. The driver does not hear of it before
+// SetCarrier.
 func (d *Device) Attach(l Link) error {
 	d.gate.Lock()
 	defer d.gate.Unlock()
@@ -114,7 +115,6 @@ func (d *Device) Attach(l Link) error {
 	}
 	d.mu.Unlock()
 	d.interrupt()
-	d.setStatus(l != nil)
 	return err
 }
 
@@ -139,10 +139,15 @@ func (d *Device) interrupt() {
 	}
 }
 
-// setStatus shows the driver whether there is a link, and asks it to announce
-// itself to the neighbours of a new one.
-func (d *Device) setStatus(up bool) {
+// SetCarrier shows the driver whether its frames go anywhere, and asks it to announce
+// itself to new neighbours. Linux notices at once only if it uses the card already;
+// otherwise it gets round to it within a second, in which IPv6 does not work.
+func (d *Device) SetCarrier(up bool) {
 	d.config.Lock()
+	if up == (d.status&VIRTIO_NET_S_LINK_UP != 0) {
+		d.config.Unlock()
+		return
+	}
 	d.status = 0
 	if up {
 		d.status = VIRTIO_NET_S_LINK_UP | VIRTIO_NET_S_ANNOUNCE

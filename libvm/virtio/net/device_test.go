@@ -282,6 +282,8 @@ func TestNoCable(t *testing.T) {
 	for range 3 {
 		c := newCable(t)
 		attach(t, d, c)
+		d.SetCarrier(true)
+		d.SetCarrier(true) // says nothing new
 		<-changes
 		if status()&VIRTIO_NET_S_LINK_UP == 0 {
 			t.Error("status does not say that there is a link")
@@ -297,6 +299,7 @@ func TestNoCable(t *testing.T) {
 			t.Errorf("guest got %d bytes", u.Len)
 		}
 		attach(t, d, nil)
+		d.SetCarrier(false)
 		<-changes
 		c.send(t, frame(63)) // into nothing
 	}
@@ -350,6 +353,7 @@ func TestOffload(t *testing.T) {
 func TestControl(t *testing.T) {
 	d := newDevice(t)
 	attach(t, d, newCable(t))
+	d.SetCarrier(true)
 	g := start(t, d, 0)
 	tables := make([]byte, 2+4+6+4)
 	tables[0], tables[2] = VIRTIO_NET_CTRL_MAC, 1
