@@ -80,6 +80,9 @@ func exitStatus(err error) int {
 	if s := (*statusCode)(nil); errors.As(err, &s) {
 		return s.code
 	}
+	if c := cli.ExitCoder(nil); errors.As(err, &c) { // no help on what is not there
+		return c.ExitCode()
+	}
 	return statusError
 }
 

@@ -81,6 +81,21 @@ func TestParseSignal(t *testing.T) {
 	}
 }
 
+// Statuses are runc's.
+func TestExitStatus(t *testing.T) {
+	for args, want := range map[string]int{
+		"": 0, "--help": 0, "help": 0, "help run": 0, "run --help": 0, "delete x --help": 0, "help nosuch": statusNoCommand, "nosuch": statusNoCommand,
+		"exec nosuch true": statusExecFailed, "state nosuch": statusError, "state": statusError, "--nosuch": statusError, "--root / list": statusError,
+	} {
+		cmd := exec.Command("/proc/self/exe", strings.Fields(args)...)
+		cmd.Args[0] = "runv"
+		_ = cmd.Run()
+		if got := cmd.ProcessState.ExitCode(); got != want {
+			t.Errorf("%q: got %d, want %d", args, got, want)
+		}
+	}
+}
+
 func TestDefaultRoot(t *testing.T) {
 	for _, tt := range []struct {
 		dir, user string

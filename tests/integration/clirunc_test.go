@@ -86,7 +86,6 @@ var sameCommands = []struct {
 		exec --no-new-privs=false CTR grep NoNew /proc/self/status
 		exec --no-new-privs CTR grep NoNew /proc/self/status
 		exec --process-label x CTR true
-		exec --apparmor x CTR true # we name the field
 		exec --pid-file /none/x CTR true # the temporary name
 		exec --ignore-paused CTR echo x
 		delete CTR
