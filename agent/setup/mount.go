@@ -19,6 +19,11 @@ func mountAll(root *rootDir, c *Config) error {
 		if err := mountOne(root, m, c); err != nil {
 			return fmt.Errorf("error mounting %q to rootfs at %q: %w", m.Source, m.Destination, err)
 		}
+		if path.Clean(m.Destination) == "/" {
+			if err := root.renew(); err != nil {
+				return err
+			}
+		}
 	}
 	return nil
 }

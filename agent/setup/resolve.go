@@ -71,6 +71,17 @@ func openRoot(path string) (*rootDir, error) {
 	return &rootDir{path, fd}, nil
 }
 
+// renew goes on in what was mounted over the root.
+func (r *rootDir) renew() error {
+	top, err := openRoot(r.path)
+	if err != nil {
+		return err
+	}
+	r.close()
+	*r = *top
+	return nil
+}
+
 func (r *rootDir) close() { unix.Close(r.fd) }
 
 // dir opens a directory of the root, and makes what is missing of it. It walks

@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
@@ -39,7 +40,7 @@ func (v *View) bind(i int, m *specs.Mount, o *mountopt.Options) error {
 	kind := st.Mode & unix.S_IFMT
 	switch {
 	case kind != unix.S_IFDIR && kind != unix.S_IFREG && idMappings(m, o) != nil,
-		slices.Contains(kernelTypes, int64(sfs.Type)) && idMappings(m, o) != nil:
+		ofKernel(src, &sfs) && idMappings(m, o) != nil:
 		// As mount_setattr(2) refuses it.
 		return fmt.Errorf("failed to set MOUNT_ATTR_IDMAP on %s: %w (only directories and files of the host can be id-mapped)", src, unix.EINVAL)
 	case kind == unix.S_IFCHR || kind == unix.S_IFBLK:
@@ -48,10 +49,20 @@ func (v *View) bind(i int, m *specs.Mount, o *mountopt.Options) error {
 		return fmt.Errorf("bind of %q: a namespace of the host cannot be shared with the guest", src)
 	case kind != unix.S_IFDIR && kind != unix.S_IFREG && kind != unix.S_IFSOCK:
 		return fmt.Errorf("bind of %q: only directories, regular files, sockets and devices can be shared with the guest", src)
-	case slices.Contains(kernelTypes, int64(sfs.Type)):
+	case ofKernel(src, &sfs):
 		return v.bindKernel(i, m, src, kind == unix.S_IFDIR, sfs.Type == unix.PROC_SUPER_MAGIC)
 	}
 	return v.bindTree(i, m, o, src, kind != unix.S_IFDIR)
+}
+
+// ofKernel says whether a path is in a file system that shows what a kernel has. A
+// tmpfs below /sys is one on which others are mounted: cgroups of version 1.
+func ofKernel(path string, sfs *unix.Statfs_t) bool {
+	if slices.Contains(kernelTypes, int64(sfs.Type)) {
+		return true
+	}
+	path, err := filepath.EvalSymlinks(path)
+	return err == nil && sfs.Type == unix.TMPFS_MAGIC && strings.HasPrefix(path, "/sys/")
 }
 
 // bindKernel has the guest bind the same of its own kernel's.

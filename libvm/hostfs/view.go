@@ -9,6 +9,7 @@ package hostfs
 import (
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
 
 	"github.com/cyphar/filepath-securejoin/pathrs-lite"
@@ -79,6 +80,11 @@ func Prepare(bundle, rootfs string, spec *specs.Spec) (*View, error) {
 		if err := v.mount(i, &spec.Mounts[i]); err != nil {
 			return nil, fmt.Errorf("error mounting %q to rootfs at %q: %w", spec.Mounts[i].Source, spec.Mounts[i].Destination, err)
 		}
+		if filepath.Clean(spec.Mounts[i].Destination) == "/" {
+			if err := v.renew(); err != nil {
+				return nil, err
+			}
+		}
 	}
 	if spec.Root != nil && spec.Root.Readonly {
 		if err := v.protectRootfs(); err != nil {
@@ -123,6 +129,17 @@ func (v *View) attachRootfs() error {
 	if err := unix.MoveMount(int(shown.Fd()), "", unix.AT_FDCWD, v.rootfs, unix.MOVE_MOUNT_F_EMPTY_PATH); err != nil {
 		return fmt.Errorf("mount rootfs %q: %w", v.rootfs, os.NewSyscallError("move_mount", err))
 	}
+	return nil
+}
+
+// renew goes on in what was mounted over the root.
+func (v *View) renew() error {
+	fd, err := unix.Open(v.rootfs, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return &os.PathError{Op: "open", Path: v.rootfs, Err: err}
+	}
+	v.root.Close() //nolint:errcheck // O_PATH
+	v.root = os.NewFile(uintptr(fd), v.rootfs)
 	return nil
 }
 

@@ -288,6 +288,7 @@ func TestMountsSameAsRunc(t *testing.T) {
 		"bind of a file":       {mount("bind", data+"/f", "bind", "ro")},
 		"bind over a bind":     {mount("bind", data, "bind"), mount("bind", data+"/sub", "bind", "ro")},
 		"bind remounted":       {mount("bind", data, "bind"), mount("bind", data, "bind", "remount", "ro", "nodev")},
+		"over the root":        {mount("tmpfs", "t"), func(s *specs.Spec) { s.Mounts = append([]specs.Mount{bind("rootfs", "/", "rbind")}, s.Mounts...) }},
 		"relative source":      {mount("bind", "rootfs/etc", "bind", "ro")},
 		"tmpfs":                {mount("tmpfs", "t")},
 		"tmpfs options":        {mount("tmpfs", "t", "size=64k", "mode=1750", "uid=5", "gid=6", "nr_inodes=20", "noexec")},
