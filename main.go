@@ -21,6 +21,8 @@ func main() {
 		switch os.Args[1] {
 		case monitor.Command:
 			os.Exit(monitor.Main())
+		case monitor.StandInCommand:
+			os.Exit(monitor.StandInMain())
 		case libvm.ProxyCommand:
 			os.Exit(proxyMain(os.Args[2:]))
 		}

@@ -2,6 +2,7 @@ package libvm
 
 import (
 	"encoding/json"
+	"errors"
 	"os"
 	"strconv"
 
@@ -18,6 +19,8 @@ type bundleConfig struct {
 	rootfs string          // absolute
 	spec   *specs.Spec     // Process is set
 	raw    json.RawMessage // spec, for the monitor
+
+	hostNetwork bool // it asks for the caller's network namespace
 
 	listen   int      // files of LISTEN_FDS
 	notify   bool     // NOTIFY_SOCKET is set
@@ -51,14 +54,19 @@ func (r *Runtime) loadBundle(o CreateOptions) (*bundleConfig, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &bundleConfig{path: b.Dir, rootfs: b.Rootfs, spec: b.Spec, raw: raw, listen: listen, notify: notify, warnings: b.Warnings}, nil
+	return &bundleConfig{path: b.Dir, rootfs: b.Rootfs, spec: b.Spec, raw: raw, hostNetwork: b.HostNetwork, listen: listen, notify: notify, warnings: b.Warnings}, nil
 }
+
+var errHostNetwork = errors.New("linux.namespaces: network: the host's network namespace is not supported: the guest would take over its interfaces (a bridge, a port that is published, or the setting host_network may do)")
 
 // resolve finds the guest's kernel, and the rest of the settings.
 func (r *Runtime) resolve(b *bundleConfig) (kernel string, c config.Config, err error) {
 	c, err = r.settings(b)
 	if err != nil {
 		return "", c, err
+	}
+	if b.hostNetwork && c.HostNetwork == config.HostNetworkRefuse {
+		return "", c, errHostNetwork
 	}
 	kernel, err = c.FindKernel(config.DefaultSearch(os.Getenv))
 	return kernel, c, err

@@ -218,7 +218,7 @@ func (r *Runtime) monitorOptions(b *bundleConfig, o CreateOptions) (monitor.Opti
 			ID: o.ID, Bundle: b.path, Rootfs: b.rootfs, Spec: b.raw,
 			Root: r.Root, StateDir: filepath.Join(r.Root, o.ID),
 			Kernel: kernel, Config: cfg, LogJSON: r.LogJSON, Debug: r.Debug,
-			NoNewKeyring: o.NoNewKeyring, Notify: b.notify,
+			NoNewKeyring: o.NoNewKeyring, Notify: b.notify, HostNetwork: b.hostNetwork,
 		},
 		Log:        r.LogFile,
 		Namespaces: monitor.NamespacesOf(b.spec),

@@ -133,6 +133,14 @@ func endMonitor(ctx context.Context, d *state.Dir, s state.State) error {
 			grace = 0
 		}
 	}
+	if s.Monitor != nil {
+		// Its stand-in goes with it.
+		m := s
+		m.PID, m.StartTime = s.Monitor.PID, s.Monitor.StartTime
+		if err := endProcess(ctx, m, grace); err != nil {
+			return err
+		}
+	}
 	return endProcess(ctx, s, grace)
 }
 

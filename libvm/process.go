@@ -13,6 +13,8 @@ import (
 // process is a process that cannot be mistaken for another.
 type process struct {
 	pidfd int
+	pid   int
+	start uint64 // as in a state
 }
 
 // openProcess opens the process of a state; nil if there is none any more.
@@ -31,7 +33,7 @@ func openProcess(s state.State) (*process, error) {
 		_ = unix.Close(fd)
 		return nil, nil
 	}
-	return &process{pidfd: fd}, nil
+	return &process{pidfd: fd, pid: s.PID, start: s.StartTime}, nil
 }
 
 func (p *process) close() { _ = unix.Close(p.pidfd) }
@@ -51,7 +53,8 @@ func (p *process) signal(sig unix.Signal) error {
 const pollStep = 100 * time.Millisecond
 
 // wait reports whether the process ended (it may be a zombie still) within d
-// and before the end of ctx.
+// and before the end of ctx. A monitor whose stand-in nobody has reaped has ended
+// as well, but for the kernel, which does not tell of it before.
 func (p *process) wait(ctx context.Context, d time.Duration) (bool, error) {
 	fds := []unix.PollFd{{Fd: int32(p.pidfd), Events: unix.POLLIN}}
 	for end := time.Now().Add(d); ; {
@@ -62,6 +65,8 @@ func (p *process) wait(ctx context.Context, d time.Duration) (bool, error) {
 			return true, nil
 		case err != nil && err != unix.EINTR:
 			return false, os.NewSyscallError("poll", err)
+		case !state.Alive(p.pid, p.start):
+			return true, nil
 		case left <= 0:
 			return false, nil
 		case ctx.Err() != nil:

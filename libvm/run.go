@@ -157,7 +157,7 @@ func (c *container) attend(ctx, boot context.Context, bootDone func(), t *termin
 			case unix.SIGWINCH:
 				t.resize()
 			case unix.SIGCHLD:
-				orphans.Reap(c.monitor.Pid())
+				orphans.Reap(c.monitor.Child())
 			}
 			if sig, ok := forwarded(s); ok {
 				c.forward(ctx, client, sig)

@@ -44,6 +44,8 @@ type Runtime struct {
 type Monitor interface {
 	// Pid is the container's pid, in our pid namespace.
 	Pid() int
+	// Child is the pid of our child whose end Wait awaits.
+	Child() int
 	// Commit lets the monitor outlive us.
 	Commit() error
 	// Abort ends the monitor and waits until all it started is gone.

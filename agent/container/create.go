@@ -206,7 +206,7 @@ func (c *Container) spawn(config *setup.Config) error {
 		Env:   []string{"GOMAXPROCS=1"},
 		Files: append(files, theirs.Fd(), file.Fd()),
 		Sys: &syscall.SysProcAttr{
-			Cloneflags:  c.ns &^ unix.CLONE_NEWCGROUP,
+			Cloneflags:  c.ns &^ (unix.CLONE_NEWCGROUP | unix.CLONE_NEWTIME),
 			UseCgroupFD: true, CgroupFD: group,
 		},
 	}
@@ -217,7 +217,7 @@ func (c *Container) spawn(config *setup.Config) error {
 		attr.Sys.Credential = &syscall.Credential{}
 	}
 	c.init.proc, err = c.m.Reaper.Start(func() (int, error) {
-		pid, err := syscall.ForkExec(c.m.Exe, setup.Argv(len(fds)), attr)
+		pid, err := c.forkExec(setup.Argv(len(fds)), attr)
 		if err == nil {
 			c.pidfd, err = unix.PidfdOpen(pid, 0)
 		}

@@ -224,8 +224,8 @@ func (c *Container) execGroup(sub string) (int, error) {
 
 // joinable are the namespaces that a thread can enter. The cgroup namespace is
 // left to the child: clone3 refuses to put a child into a cgroup from inside of
-// a namespace that its parent's cgroup is not part of. The user namespace is,
-// too: no process with threads may enter one.
+// a namespace that its parent's cgroup is not part of. The time and the user namespace
+// are, too: no process with threads may enter one.
 const joinable = unix.CLONE_NEWNS | unix.CLONE_NEWPID | unix.CLONE_NEWIPC | unix.CLONE_NEWUTS | unix.CLONE_NEWNET
 
 func (c *Container) enter() error {
@@ -299,7 +299,7 @@ func (c *Container) fork(p *process, settings *task.Settings, fds []int, group i
 	}
 	var child *task.Child
 	p.proc, err = c.m.Reaper.Start(func() (int, error) {
-		child, err = task.Fork(pipes, group, script)
+		child, err = task.Fork(pipes, 0, group, script)
 		if err != nil {
 			return 0, err
 		}
@@ -325,7 +325,7 @@ func (c *Container) script(settings *task.Settings, pipes *task.Pipes, fds []int
 		return nil, err
 	}
 	var s task.Script
-	for _, ns := range []uintptr{unix.CLONE_NEWCGROUP, unix.CLONE_NEWUSER} {
+	for _, ns := range []uintptr{unix.CLONE_NEWCGROUP, unix.CLONE_NEWTIME, unix.CLONE_NEWUSER} {
 		if c.ns&ns != 0 {
 			s = append(s, task.Call("setns", unix.SYS_SETNS, uintptr(c.pidfd), ns))
 		}

@@ -34,22 +34,15 @@ func parseSpec(b []byte) (*spec, error) {
 }
 
 // namespaces returns the clone flags of the namespaces that a container has of
-// its own. The host has joined namespaces with a path, or refused them; the
-// network is the guest's own in any case, and what a namespace with a path has is
-// in it.
+// its own. One with a path is joined on the host; here it is a new one, and so are
+// in any case those of mounts and of the network: what the agent has there is none
+// of the container's business. What the network namespace of the host has is in
+// the new one.
 func (s *spec) namespaces() (uintptr, error) {
-	var flags uintptr
+	flags := uintptr(unix.CLONE_NEWNS | unix.CLONE_NEWNET)
 	for _, n := range s.Linux.Namespaces {
-		if n.Type == specs.NetworkNamespace {
-			flags |= unix.CLONE_NEWNET
-			continue
-		}
-		if n.Path != "" {
-			return 0, fmt.Errorf("linux.namespaces: %s with a path is not supported", n.Type)
-		}
 		switch n.Type {
-		case specs.MountNamespace:
-			flags |= unix.CLONE_NEWNS
+		case specs.MountNamespace, specs.NetworkNamespace:
 		case specs.PIDNamespace:
 			flags |= unix.CLONE_NEWPID
 		case specs.IPCNamespace:
@@ -60,12 +53,11 @@ func (s *spec) namespaces() (uintptr, error) {
 			flags |= unix.CLONE_NEWUSER
 		case specs.CgroupNamespace:
 			flags |= unix.CLONE_NEWCGROUP
+		case specs.TimeNamespace:
+			flags |= unix.CLONE_NEWTIME
 		default:
 			return 0, fmt.Errorf("linux.namespaces: type %q is not supported", n.Type)
 		}
-	}
-	if flags&unix.CLONE_NEWNS == 0 {
-		return 0, errors.New("linux.namespaces: a container without a mount namespace of its own is not supported")
 	}
 	if flags&unix.CLONE_NEWUSER != 0 && (len(s.Linux.UIDMappings) == 0 || len(s.Linux.GIDMappings) == 0) {
 		return 0, errors.New("linux.uidMappings and gidMappings are needed for a user namespace")

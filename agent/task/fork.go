@@ -140,13 +140,14 @@ func (p *Pipes) Enter(files []int) Script {
 // Fork makes a child that runs the script, which starts with Pipes.Enter,
 // possibly after calls that join namespaces, and ends with Exec. The calling
 // thread is locked; namespaces that it joined with setns(2) are the child's.
-// cgroup is an open cgroup v2 directory to put it in, or -1. The pipes are
+// ns are CLONE_NEW* flags of namespaces of its own. cgroup is an open cgroup v2
+// directory to put it in, or -1. The pipes are
 // the child's from then on, also after an error.
 //
 // The child shares no memory with its parent: what a process of the container
 // could read of it by ptrace is a copy, and what it could write changes nothing.
-func Fork(p *Pipes, cgroup int, s Script) (*Child, error) {
-	args := &cloneArgs{exitSignal: uint64(unix.SIGCHLD)}
+func Fork(p *Pipes, ns uintptr, cgroup int, s Script) (*Child, error) {
+	args := &cloneArgs{flags: uint64(ns), exitSignal: uint64(unix.SIGCHLD)}
 	if cgroup >= 0 {
 		args.flags |= unix.CLONE_INTO_CGROUP
 		args.cgroup = uint64(cgroup)

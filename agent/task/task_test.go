@@ -190,7 +190,7 @@ func forkTest(t *testing.T, path string, args ...string) (string, int, error) {
 	}
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	c, err := Fork(p, -1, append(p.Enter([]int{out, out, out}), exec...))
+	c, err := Fork(p, 0, -1, append(p.Enter([]int{out, out, out}), exec...))
 	unix.Close(out)
 	if err != nil {
 		t.Fatal(err)
@@ -231,7 +231,7 @@ func TestAbandon(t *testing.T) {
 	defer unix.Close(null)
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	c, err := Fork(p, -1, append(p.Enter([]int{null, null, null}), Call("exit", unix.SYS_EXIT_GROUP, 0)))
+	c, err := Fork(p, 0, -1, append(p.Enter([]int{null, null, null}), Call("exit", unix.SYS_EXIT_GROUP, 0)))
 	if err != nil {
 		t.Fatal(err)
 	}

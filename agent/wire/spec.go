@@ -35,6 +35,7 @@ type Linux struct {
 	MaskedPaths       []string
 	ReadonlyPaths     []string
 	Personality       *specs.LinuxPersonality
+	TimeOffsets       map[string]string // clock: "SECONDS NANOSECONDS"
 }
 
 // MarshalSpec writes the guest's part of a config.json, and the state for its
@@ -47,6 +48,12 @@ func MarshalSpec(s *specs.Spec, hookState []byte) []byte {
 			CgroupsPath: l.CgroupsPath, Namespaces: l.Namespaces, Devices: l.Devices,
 			RootfsPropagation: l.RootfsPropagation, MaskedPaths: l.MaskedPaths, ReadonlyPaths: l.ReadonlyPaths,
 			Personality: l.Personality,
+		}
+	}
+	if l := s.Linux; l != nil && len(l.TimeOffsets) > 0 {
+		g.Linux.TimeOffsets = map[string]string{}
+		for clock, o := range l.TimeOffsets {
+			g.Linux.TimeOffsets[clock] = fmt.Sprint(o.Secs, " ", o.Nanosecs)
 		}
 	}
 	if h := s.Hooks; h != nil && len(h.StartContainer) > 0 {
@@ -112,6 +119,7 @@ func spec(c *Coder, s *Spec) {
 		String(c, &p.Domain)
 		Slice(c, &p.Flags, String)
 	})
+	c.Map(&l.TimeOffsets)
 	Slice(c, &s.StartContainer, Hook)
 	c.Bytes(&s.HookState)
 }

@@ -38,6 +38,8 @@ type Bundle struct {
 	Spec *specs.Spec
 	// Raw holds the bytes of config.json, fields that we do not know included.
 	Raw []byte
+	// HostNetwork is whether the config asks for the caller's network namespace.
+	HostNetwork bool
 	// Warnings are what the user should hear about, a line each.
 	Warnings []string
 }

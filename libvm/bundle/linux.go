@@ -25,7 +25,7 @@ func (b *Bundle) checkLinux() error {
 	}
 	l := b.Spec.Linux
 	for _, check := range []func(*specs.Linux) error{
-		checkNamespaces, checkMappings, checkSysctl, checkDevices, checkResources, checkRest,
+		b.checkNamespaces, checkMappings, b.checkSysctl, checkDevices, checkResources, checkRest,
 	} {
 		if err := check(l); err != nil {
 			return err

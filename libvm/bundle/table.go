@@ -148,8 +148,8 @@ func tableLinux() []Field {
 		{"linux.gidMappings[].size", Supported, mapping},
 		{"linux.sysctl", Supported, "those of the IPC, network and UTS namespaces, but kernel.hostname"},
 		{"linux.cgroupsPath", Supported, "of the VM on the host, as under runc, and of the workload in the guest"},
-		{"linux.namespaces[].type", Supported, "mount, pid, ipc, uts and network are required, cgroup and user are optional, time is refused"},
-		{"linux.namespaces[].path", Supported, "of network only, and not the host's; others are refused"},
+		{"linux.namespaces[].type", Supported, "all; an absent one is the caller's on the host and the guest's first one in the guest; without a network namespace see the setting host_network"},
+		{"linux.namespaces[].path", Supported, "joined on the host, while the container has one of its own in its guest; refused for user and time, and if another container of runv is in it"},
 		{"linux.devices[].path", Supported, "a block device of the host, at most 4, is one of virtio in the guest if the device rules let it be opened; behind other nodes is what the guest's kernel has, not the host's hardware"},
 		{"linux.devices[].type", Supported, "b, c, u and p"},
 		{"linux.devices[].major", Supported, "of a block device of the host the host's; its node in the guest has the guest's number"},
@@ -166,7 +166,8 @@ func tableLinux() []Field {
 		{"linux.memoryPolicy", Refused, "the guest has one NUMA node"},
 		{"linux.personality.domain", Supported, "LINUX and LINUX32"},
 		{"linux.personality.flags", Refused, "the specification knows no flag"},
-		{"linux.timeOffsets", Refused, "the guest keeps the host's time"},
+		{"linux.timeOffsets{}.secs", Supported, "of the clocks monotonic and boottime"},
+		{"linux.timeOffsets{}.nanosecs", Supported, ""},
 	}
 }
 

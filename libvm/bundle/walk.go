@@ -3,6 +3,7 @@ package bundle
 import (
 	"fmt"
 	"reflect"
+	"slices"
 	"strings"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
@@ -53,6 +54,16 @@ func (w walker) check(v reflect.Value, path, at string) error {
 		}
 		for i := range v.Len() {
 			if err := w.check(v.Index(i), path+"[]", fmt.Sprintf("%s[%d]", at, i)); err != nil {
+				return err
+			}
+		}
+		return nil
+	case reflect.Map:
+		if leaf(v.Type().Elem()) {
+			break
+		}
+		for _, k := range slices.SortedFunc(slices.Values(v.MapKeys()), func(a, b reflect.Value) int { return strings.Compare(a.String(), b.String()) }) {
+			if err := w.check(v.MapIndex(k), path+"{}", at+"."+k.String()); err != nil {
 				return err
 			}
 		}

@@ -118,10 +118,16 @@ func (g *Group) checkUnused() error {
 // Place is what the container's state says of it.
 func (g *Group) Place() state.Cgroup { return g.place }
 
-// Apply makes what is missing of the group and moves a process with all its
-// threads into it. On an error some of it may have been made; see Remove.
-func (g *Group) Apply(pid int) error {
-	if err := g.manager.Apply(pid); err != nil {
+// Apply makes what is missing of the group and moves a process, and others, with
+// all their threads into it. On an error some of it may have been made; see Remove.
+func (g *Group) Apply(pid int, others ...int) error {
+	err := g.manager.Apply(pid)
+	for _, pid := range others {
+		if err == nil {
+			err = g.manager.AddPid("", pid)
+		}
+	}
+	if err != nil {
 		return fmt.Errorf("unable to apply cgroup configuration: %w", err)
 	}
 	return nil

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/opencontainers/cgroups"
 	"golang.org/x/sys/unix"
@@ -58,6 +59,10 @@ func root(path string) string {
 	}
 }
 
+// emptyTime is how long a group may take to be empty whose other processes have
+// closed everything.
+const emptyTime = time.Second
+
 // Leave moves the calling process to the roots of the hierarchies and removes the
 // groups. Nobody else may be in them.
 func (e *Exit) Leave() error {
@@ -81,7 +86,12 @@ func (g exit) leave() error {
 	if _, err := unix.Write(fd, []byte("0")); err != nil {
 		return &os.PathError{Op: "write", Path: filepath.Join(g.root.Name(), cgroups.CgroupProcesses), Err: err}
 	}
-	err = unix.Unlinkat(int(g.parent.Fd()), g.name, unix.AT_REMOVEDIR)
+	for end := time.Now().Add(emptyTime); ; time.Sleep(emptyTime / 100) {
+		err = unix.Unlinkat(int(g.parent.Fd()), g.name, unix.AT_REMOVEDIR)
+		if err != unix.EBUSY || time.Now().After(end) {
+			break
+		}
+	}
 	if err != nil && err != unix.ENOENT {
 		return &os.PathError{Op: "rmdir", Path: filepath.Join(g.parent.Name(), g.name), Err: err}
 	}

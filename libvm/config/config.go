@@ -35,6 +35,13 @@ const (
 	BackendQEMU = "qemu"
 )
 
+// Values of Config.HostNetwork: what becomes of a container that asks for the
+// caller's network namespace.
+const (
+	HostNetworkRefuse = "refuse" // it is an error
+	HostNetworkNone   = "none"   // it stays there on the host, and has no network
+)
+
 // Limits of what can be asked for. The largest number of vCPUs is the guest
 // kernel's; the least memory is what kernel and agent need to start.
 const (
@@ -63,6 +70,8 @@ type Config struct {
 	Memory int `toml:"memory" json:"memory"`
 	// CPUs is the number of vCPUs of a VM whose bundle sets no limit.
 	CPUs int `toml:"cpus" json:"cpus"`
+	// HostNetwork is one of the HostNetwork constants.
+	HostNetwork string `toml:"host_network" json:"hostNetwork"`
 	// BootLimit is the CPU time that each of a VM's processors may use until the
 	// agent has called, in seconds.
 	BootLimit int `toml:"boot_limit" json:"bootLimit"`
@@ -79,7 +88,7 @@ type Config struct {
 
 // Default is the configuration without any file.
 func Default() Config {
-	return Config{Backend: BackendAuto, Memory: 512, CPUs: 1, BootLimit: 8, NetworkCards: 3}
+	return Config{Backend: BackendAuto, HostNetwork: HostNetworkRefuse, Memory: 512, CPUs: 1, BootLimit: 8, NetworkCards: 3}
 }
 
 // Load reads a config.toml on top of the defaults. A file that does not exist
@@ -144,6 +153,8 @@ func (c Config) check() error {
 	switch {
 	case !slices.Contains([]string{BackendAuto, BackendKVM, BackendQEMU}, c.Backend):
 		return fmt.Errorf("backend %q: want %s, %s or %s", c.Backend, BackendAuto, BackendKVM, BackendQEMU)
+	case c.HostNetwork != HostNetworkRefuse && c.HostNetwork != HostNetworkNone:
+		return fmt.Errorf("host_network %q: want %s or %s", c.HostNetwork, HostNetworkRefuse, HostNetworkNone)
 	case c.Memory < minMemory || c.Memory > maxMemory:
 		return fmt.Errorf("memory of %d MiB: want %d to %d", c.Memory, minMemory, maxMemory)
 	case c.CPUs < 1 || c.CPUs > maxCPUs:

@@ -48,7 +48,7 @@ debug = true
 	}
 	want := Config{
 		Kernel: "/boot/vmlinux", KernelParams: "loglevel=7", Backend: "qemu", QEMU: "/opt/qemu",
-		Memory: 1024, CPUs: 2, BootLimit: 20, NetworkCards: 1, Debug: true, KernelFrom: path,
+		Memory: 1024, CPUs: 2, HostNetwork: HostNetworkRefuse, BootLimit: 20, NetworkCards: 1, Debug: true, KernelFrom: path,
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
@@ -103,7 +103,7 @@ func TestAnnotations(t *testing.T) {
 		"io.runv.kernel": "/k", "io.runv.memory": "256", "io.runv.cpus": "3", "io.runv.backend": "kvm",
 		"io.kubernetes.cri.container-type": "sandbox",
 	})
-	want := Config{Kernel: "/k", KernelFrom: "annotation io.runv.kernel", Memory: 256, CPUs: 3, BootLimit: 8, NetworkCards: 3, Backend: "kvm"}
+	want := Config{Kernel: "/k", KernelFrom: "annotation io.runv.kernel", Memory: 256, CPUs: 3, HostNetwork: HostNetworkRefuse, BootLimit: 8, NetworkCards: 3, Backend: "kvm"}
 	if err != nil || got != want {
 		t.Errorf("got %+v, %v; want %+v", got, err, want)
 	}
@@ -129,7 +129,7 @@ func TestVM(t *testing.T) {
 		Kernel:   specs.VMKernel{Path: "/k", Parameters: []string{"b=2", "c"}},
 		HwConfig: &specs.HWConfig{VCPUs: &cpus, Memory: &memory},
 	})
-	want := Config{Kernel: "/k", KernelFrom: "vm.kernel.path", KernelParams: "a=1 b=2 c", Memory: 101, CPUs: 5, BootLimit: 8, NetworkCards: 3, Backend: BackendAuto}
+	want := Config{Kernel: "/k", KernelFrom: "vm.kernel.path", KernelParams: "a=1 b=2 c", Memory: 101, CPUs: 5, HostNetwork: HostNetworkRefuse, BootLimit: 8, NetworkCards: 3, Backend: BackendAuto}
 	if err != nil || got != want {
 		t.Errorf("got %+v, %v; want %+v", got, err, want)
 	}

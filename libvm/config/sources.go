@@ -18,6 +18,8 @@ const (
 	AnnotationMemory  = "io.runv.memory"  // RAM without a limit, MiB
 	AnnotationCPUs    = "io.runv.cpus"    // vCPUs without a limit
 	AnnotationBackend = "io.runv.backend" // auto, kvm or qemu
+
+	AnnotationHostNetwork = "io.runv.host_network" // refuse or none
 )
 
 // Environment variables that runv reads.
@@ -26,12 +28,13 @@ const (
 	EnvBackend = "RUNV_BACKEND"    // auto, kvm or qemu
 	EnvQEMU    = "RUNV_QEMU"       // for tests: the program to run as QEMU
 	EnvBoot    = "RUNV_BOOT_LIMIT" // for tests: CPU time until the agent calls, s
-	EnvCache   = "RUNV_CACHE"      // directory of what builds make and find again
+	EnvHostNet = "RUNV_HOST_NETWORK"
+	EnvCache   = "RUNV_CACHE" // directory of what builds make and find again
 )
 
 // Annotations lists the annotations that runv reads, sorted.
 func Annotations() []string {
-	return []string{AnnotationBackend, AnnotationCPUs, AnnotationKernel, AnnotationMemory}
+	return []string{AnnotationBackend, AnnotationCPUs, AnnotationHostNetwork, AnnotationKernel, AnnotationMemory}
 }
 
 // WithAnnotations applies a bundle's annotations. One that starts with
@@ -56,6 +59,9 @@ func (c Config) WithAnnotations(a map[string]string) (Config, error) {
 	}
 	if v, ok := a[AnnotationBackend]; ok {
 		out.Backend = v
+	}
+	if v, ok := a[AnnotationHostNetwork]; ok {
+		out.HostNetwork = v
 	}
 	if v, ok := a[AnnotationKernel]; ok {
 		out.Kernel, out.KernelFrom = v, "annotation "+AnnotationKernel
@@ -104,6 +110,9 @@ func (c Config) WithEnv(getenv func(string) string) (Config, error) {
 	}
 	if v := getenv(EnvQEMU); v != "" {
 		out.QEMU = v
+	}
+	if v := getenv(EnvHostNet); v != "" {
+		out.HostNetwork = v
 	}
 	if v := getenv(EnvBoot); v != "" {
 		if out.BootLimit, err = strconv.Atoi(v); err != nil {

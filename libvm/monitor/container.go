@@ -28,11 +28,13 @@ import (
 // container is one container of the VM: it answers the commands for it.
 type container struct {
 	monitor *monitor
-	self    state.Process // the monitor, as the host knows it
-	created time.Time
-	relay   *relay
-	ram     uint64 // of the VM, bytes
-	cpus    int    // of the VM
+	self    state.Process // whose pid is the container's, as the host knows it
+	// monitorSelf is this process, as the host knows it.
+	monitorSelf state.Process
+	created     time.Time
+	relay       *relay
+	ram         uint64 // of the VM, bytes
+	cpus        int    // of the VM
 
 	plugging sync.Mutex // one change of the network at a time
 	starting sync.Mutex // one Start, Pause or Resume at a time
@@ -218,13 +220,16 @@ func (c *container) save(s state.Status) error {
 		return nil // it has ended meanwhile
 	}
 	c.status = s
-	public := m.public(s, c.self.PID)
-	public.Created = c.created
-	return m.state.Save(state.State{
-		Public: public, StartTime: c.self.StartTime, Hooks: lateHooks(m.spec.Hooks),
+	saved := state.State{
+		Public: m.public(s, c.self.PID), StartTime: c.self.StartTime, Hooks: lateHooks(m.spec.Hooks),
 		Cgroup: m.launch.Cgroup, Memory: c.ram, CPUs: c.cpus, Resources: c.resources, Notify: m.launch.Notify,
 		NetworkNamespace: m.namespacePath(specs.NetworkNamespace),
-	})
+	}
+	saved.Created = c.created
+	if c.self.PID != c.monitorSelf.PID {
+		saved.Monitor = &c.monitorSelf
+	}
+	return m.state.Save(saved)
 }
 
 // public is what everybody may know of the container, with its pid.

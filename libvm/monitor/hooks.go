@@ -22,7 +22,11 @@ func (m *monitor) runHooks(ctx context.Context) error {
 	if m.spec.Hooks == nil || len(m.spec.Hooks.CreateContainer) == 0 {
 		return nil
 	}
-	s := m.public(state.Creating, os.Getpid()).OCI()
+	pid := os.Getpid()
+	if p := m.launch.StandIn; p != nil && !newNamespace(&m.spec, specs.PIDNamespace) {
+		pid = p.PID
+	}
+	s := m.public(state.Creating, pid).OCI()
 	o := hooks.Options{Dir: m.launch.Rootfs, Env: slices.Concat([]string{}, m.spec.Process.Env)}
 	return thread.Own(func() error {
 		// The file server has taken the process's umask away.

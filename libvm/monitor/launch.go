@@ -61,7 +61,9 @@ type Launch struct {
 	Notify       bool // the workload gets a notify socket
 	Hooked       bool // the creator says when its hooks have run; Start fills it in
 
-	Cgroup state.Cgroup // where the monitor is on the host
+	Cgroup      state.Cgroup   // where the monitor is on the host
+	HostNetwork bool           // the network namespace is the caller's, and not the container's to use
+	StandIn     *state.Process // whose pid is the container's; nil: the monitor's; Start fills it in
 
 	Extra  []inherit.Access // of the inherited files that are the workload's; Start fills it in
 	NoFile unix.Rlimit      // open files of the caller; Start fills it in
@@ -91,15 +93,15 @@ type Options struct {
 	// Hooks runs what the host has to run when the container's namespaces exist
 	// and nothing is in them yet; pid is the container's. nil for nothing.
 	Hooks func(ctx context.Context, pid int) error
-	// Started is called with the monitor's pid before it does anything; nil for
-	// nothing.
-	Started func(pid int) error
+	// Started is called with the pids of the monitor, and of what stands in for
+	// the container, before they do anything; nil for nothing.
+	Started func(monitor int, others ...int) error
 }
 
 // The monitor's inherited descriptors; the optional ones follow in this order.
 const (
 	fdHandshake = 3
-	fdOptional  = 4 // console socket, log, the workload's further files
+	fdOptional  = 4 // console socket, log, stand-in, the workload's further files
 )
 
 // reply is what the monitor says when hooks may be run, when the container exists
@@ -117,8 +119,9 @@ const (
 
 // Process is a monitor as its creator sees it.
 type Process struct {
-	cmd  *exec.Cmd
-	sock *net.UnixConn
+	cmd     *exec.Cmd
+	standIn *exec.Cmd // nil: none
+	sock    *net.UnixConn
 }
 
 // Start starts a monitor and returns once the workload's process exists in the
@@ -132,7 +135,11 @@ func Start(ctx context.Context, o Options) (*Process, error) {
 	stop := context.AfterFunc(ctx, func() { p.sock.Close() })
 	// The monitor does nothing before it has its launch.
 	if o.Started != nil {
-		err = o.Started(p.Pid())
+		var others []int
+		if p.standIn != nil {
+			others = append(others, p.standIn.Process.Pid)
+		}
+		err = o.Started(p.Child(), others...)
 	}
 	if err == nil {
 		err = p.handshake(ctx, &o)
@@ -202,14 +209,25 @@ type broken struct{ error }
 func (p *Process) died(cause error) error {
 	p.sock.Close()       //nolint:errcheck // it broke
 	p.cmd.Process.Kill() //nolint:errcheck // it may have ended by itself
+	p.endStandIn()
 	if err := p.cmd.Wait(); err != nil {
 		return fmt.Errorf("the container's monitor ended before it was ready: %w", err)
 	}
 	return fmt.Errorf("the container's monitor ended before it was ready: %w", cause)
 }
 
-// Pid returns the monitor's pid in the caller's pid namespace.
-func (p *Process) Pid() int { return p.cmd.Process.Pid }
+// Pid returns the container's pid in the caller's pid namespace: that of the
+// monitor, or of what stands in for it.
+func (p *Process) Pid() int {
+	if p.standIn != nil {
+		return p.standIn.Process.Pid
+	}
+	return p.cmd.Process.Pid
+}
+
+// Child returns the pid of the child whose end Wait awaits, which nobody else may
+// reap.
+func (p *Process) Child() int { return p.cmd.Process.Pid }
 
 // Commit lets the monitor live on without its creator.
 func (p *Process) Commit() error {
@@ -223,7 +241,8 @@ func (p *Process) Commit() error {
 func (p *Process) kill() {
 	if p.cmd.Process != nil {
 		p.cmd.Process.Kill() //nolint:errcheck // it may have ended by itself
-		p.cmd.Wait()         //nolint:errcheck // its status tells nothing new
+		p.endStandIn()
+		p.cmd.Wait() //nolint:errcheck // its status tells nothing new
 	}
 }
 
@@ -236,6 +255,9 @@ func (p *Process) Abort() {
 // Wait waits for the monitor, a child of the caller, and returns the workload's
 // exit status, 128+n for a signal. If the container was lost, it says why, too.
 func (p *Process) Wait() (int, error) {
+	if p.standIn != nil {
+		p.standIn.Wait() //nolint:errcheck // the same status, and it may have been reaped
+	}
 	err := p.cmd.Wait()
 	defer p.sock.Close() //nolint:errcheck // only read from
 	var exit *exec.ExitError
@@ -289,6 +311,15 @@ func spawn(o *Options) (*Process, error) {
 	if o.LogFile = o.Log != nil; o.LogFile {
 		extra = append(extra, o.Log)
 	}
+	socket, err := prepareStandIn(o, &extra)
+	if err != nil {
+		p.sock.Close() //nolint:errcheck // unused
+		return nil, err
+	}
+	if socket != nil {
+		defer socket.Close()              //nolint:errcheck // the child has its own
+		defer extra[len(extra)-1].Close() //nolint:errcheck // the child has its own
+	}
 	o.Launch.Extra = nil
 	for _, f := range o.Extra {
 		o.Launch.Extra, extra = append(o.Launch.Extra, f.Access), append(extra, f.File)
@@ -319,9 +350,14 @@ func spawn(o *Options) (*Process, error) {
 		}
 	}
 	if o.NoFile, err = o.Namespaces.start(p.cmd); err != nil {
+		err = fmt.Errorf("start the container's monitor: %w", err)
+	} else if socket != nil {
+		err = p.startStandIn(o, socket)
+	}
+	if err != nil {
 		p.kill()
 		p.sock.Close() //nolint:errcheck // unused
-		return nil, fmt.Errorf("start the container's monitor: %w", err)
+		return nil, err
 	}
 	return p, nil
 }

@@ -11,6 +11,7 @@ import (
 	"os"
 	"slices"
 	"strconv"
+	"sync/atomic"
 	"time"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
@@ -60,8 +61,12 @@ type monitor struct {
 	// only when the container exists: an engine takes the one line of a failed
 	// create for the error.
 	degraded error
-	diskless []error          // the nodes that have no device in the guest; logged so, too
-	signals  <-chan os.Signal // for the workload
+	diskless []error        // the nodes that have no device in the guest; logged so, too
+	signals  chan os.Signal // for the workload
+
+	standIn     net.Conn      // nil: this is the container's process itself
+	standInGone chan struct{} // closed when it has ended
+	ending      atomic.Bool   // the stand-in may
 
 	container *container
 }
@@ -78,6 +83,9 @@ func Main() int {
 		return statusFailed
 	}
 	m.signals = signals
+	if m.standIn != nil {
+		go m.attendStandIn()
+	}
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	// Until the container is committed its creator's end is ours.
@@ -101,18 +109,21 @@ func Main() int {
 	if status == statusLost && m.container.diedOfOOM() {
 		m.oom.Kill()
 	}
+	m.endStandIn(status)
 	return status
 }
 
 // fail takes everything back, and tells the creator, or, if that has gone (it
 // may have been killed), removes the state directory in its place.
 func (m *monitor) fail(ctx context.Context, cause error) {
+	m.ending.Store(true)
 	m.log.Debug("create failed", "error", cause)
 	gone := ctx.Err() != nil
 	if m.machine != nil {
 		m.machine.vm.Close() //nolint:errcheck // before the id is free for another one
 	}
 	if gone && m.state != nil {
+		m.endStandIn(statusFailed)
 		if err := errors.Join(m.exit.Leave(), m.state.Remove()); err != nil {
 			m.log.Error("remove the state", "error", err)
 		}
@@ -159,6 +170,15 @@ func takeOver() (*monitor, error) {
 	}
 	if m.launch.LogFile {
 		m.log = log.New(take("log"), m.launch.LogJSON, m.launch.Debug)
+	}
+	if m.launch.StandIn != nil {
+		f := take("stand-in")
+		m.standIn, err = net.FileConn(f)
+		f.Close() //nolint:errcheck // FileConn made a duplicate
+		if err != nil {
+			return nil, fmt.Errorf("stand-in: %w", err)
+		}
+		m.standInGone = make(chan struct{})
 	}
 	for i, a := range m.launch.Extra {
 		m.stdio.extra = append(m.stdio.extra, inherit.File{Access: a, File: take("fd " + strconv.Itoa(inherit.First+i))})
@@ -248,6 +268,7 @@ func (m *monitor) create(ctx context.Context) error {
 		name string
 		do   func(context.Context) error
 	}{
+		{"host name", m.nameHost},
 		{"leave the host's mounts", m.leaveMounts},
 		{"open state", m.openState},
 		{"terminal", m.openTerminal},
@@ -350,7 +371,7 @@ func (m *monitor) prepareView(ctx context.Context) (err error) {
 		return err
 	}
 	ram, cpus := m.launch.Size(&m.spec)
-	m.container = &container{monitor: m, self: self, ram: ram, cpus: cpus, resources: m.spec.Linux.Resources, vcpus: stopper{vm: m.machine.vm}, sessions: map[*session]bool{}}
+	m.container = &container{monitor: m, self: m.stateProcess(self), monitorSelf: self, ram: ram, cpus: cpus, resources: m.spec.Linux.Resources, vcpus: stopper{vm: m.machine.vm}, sessions: map[*session]bool{}}
 	return dropCapabilities(kept | forConfine)
 }
 

@@ -1,9 +1,11 @@
 package monitor
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"os/exec"
+	"slices"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
@@ -12,11 +14,13 @@ import (
 )
 
 // Namespaces are those of the host into which a monitor is put, as the config
-// asks for the container's: engines look at /proc/<pid>/ns of the monitor. New
-// mount and pid namespaces it gets in any case.
+// asks for the container's: engines look at /proc/<pid>/ns. New mount and pid
+// namespaces it gets in any case: they are its jail, and end the VM with it. What
+// it cannot be in a stand-in is in (standin.go).
 type Namespaces struct {
-	New  []specs.LinuxNamespaceType // beside mount and pid
-	Join []Namespace
+	New     []specs.LinuxNamespaceType // beside mount and pid
+	Join    []Namespace                // of a joined mount namespace it gets a copy
+	StandIn *StandIn                   // nil if the monitor itself is as the config asks
 }
 
 // Namespace is an existing namespace.
@@ -25,23 +29,33 @@ type Namespace struct {
 	Path string
 }
 
-// NamespacesOf reads the namespaces out of a checked config. A user namespace is
-// made in the guest only: on the host the monitor serves files of all owners.
+// NamespacesOf reads the namespaces out of a checked config.
 func NamespacesOf(spec *specs.Spec) Namespaces {
 	var n Namespaces
-	if spec.Linux == nil {
-		return n
+	var list []specs.LinuxNamespace
+	if spec.Linux != nil {
+		list = spec.Linux.Namespaces
 	}
-	for _, ns := range spec.Linux.Namespaces {
+	for _, ns := range list {
 		switch {
-		case ns.Type == specs.MountNamespace || ns.Type == specs.PIDNamespace || ns.Type == specs.UserNamespace:
-		case ns.Path != "":
+		case ns.Path != "" && ns.Type != specs.PIDNamespace:
 			n.Join = append(n.Join, Namespace{Type: ns.Type, Path: ns.Path})
-		default:
+		case slices.Contains([]specs.LinuxNamespaceType{specs.NetworkNamespace, specs.IPCNamespace, specs.UTSNamespace, specs.CgroupNamespace}, ns.Type):
 			n.New = append(n.New, ns.Type)
 		}
 	}
+	// The stand-in must be in the right ones before others can be looked up there.
+	slices.SortStableFunc(n.Join, func(a, b Namespace) int { return order(a) - order(b) })
+	n.StandIn = standInOf(spec.Linux, list)
 	return n
+}
+
+// order puts the mount namespace last: paths of others are of the caller's.
+func order(n Namespace) int {
+	if n.Type == specs.MountNamespace {
+		return 1
+	}
+	return 0
 }
 
 // cloneFlag returns the CLONE_NEW* bit of a type.
@@ -55,6 +69,12 @@ func cloneFlag(t specs.LinuxNamespaceType) uintptr {
 		return unix.CLONE_NEWUTS
 	case specs.CgroupNamespace:
 		return unix.CLONE_NEWCGROUP
+	case specs.MountNamespace:
+		return unix.CLONE_NEWNS
+	case specs.PIDNamespace:
+		return unix.CLONE_NEWPID
+	case specs.UserNamespace:
+		return unix.CLONE_NEWUSER
 	}
 	return 0
 }
@@ -72,10 +92,8 @@ func (n Namespaces) cloneFlags() uintptr {
 // child began.
 func (n Namespaces) start(cmd *exec.Cmd) (noFile unix.Rlimit, err error) {
 	err = thread.Own(func() error {
-		for _, ns := range n.Join {
-			if err := enter(ns); err != nil {
-				return err
-			}
+		if err := enter(n.Join); err != nil {
+			return err
 		}
 		cmd.SysProcAttr.Ptrace = true // stops at its exec
 		if err := cmd.Start(); err != nil {
@@ -112,15 +130,46 @@ func limitAtExec(pid int) (unix.Rlimit, error) {
 	return limit, os.NewSyscallError("ptrace", unix.PtraceDetach(pid))
 }
 
-// enter puts the calling thread into ns.
-func enter(ns Namespace) error {
-	f, err := os.Open(ns.Path)
-	if err != nil {
-		return fmt.Errorf("join %s namespace: %w", ns.Type, err)
+// enter puts the calling thread into namespaces, or, of pid namespaces, its
+// children.
+func enter(list []Namespace) error {
+	for _, ns := range list {
+		f, err := os.Open(ns.Path)
+		if err != nil {
+			return fmt.Errorf("join %s namespace: %w", ns.Type, err)
+		}
+		if ns.Type == specs.MountNamespace {
+			// A thread that shares its root with others may not.
+			err = os.NewSyscallError("unshare", unix.Unshare(unix.CLONE_FS))
+		}
+		if err == nil {
+			err = os.NewSyscallError("setns", unix.Setns(int(f.Fd()), int(cloneFlag(ns.Type))))
+		}
+		f.Close() //nolint:errcheck // only read from
+		if err != nil {
+			return fmt.Errorf("join %s namespace %q: %w", ns.Type, ns.Path, err)
+		}
 	}
-	defer f.Close() //nolint:errcheck // only read from
-	if err := unix.Setns(int(f.Fd()), int(cloneFlag(ns.Type))); err != nil {
-		return fmt.Errorf("join %s namespace %q: %w", ns.Type, ns.Path, os.NewSyscallError("setns", err))
+	return nil
+}
+
+// newNamespace says whether the config asks for a new namespace of a type.
+func newNamespace(spec *specs.Spec, t specs.LinuxNamespaceType) bool {
+	return spec.Linux != nil && slices.ContainsFunc(spec.Linux.Namespaces, func(n specs.LinuxNamespace) bool { return n.Type == t && n.Path == "" })
+}
+
+// nameHost gives the container's UTS namespace on the host its names, also a
+// joined one, as runc does.
+func (m *monitor) nameHost(context.Context) error {
+	if m.spec.Hostname != "" {
+		if err := unix.Sethostname([]byte(m.spec.Hostname)); err != nil {
+			return os.NewSyscallError("sethostname", err)
+		}
+	}
+	if m.spec.Domainname != "" {
+		if err := unix.Setdomainname([]byte(m.spec.Domainname)); err != nil {
+			return os.NewSyscallError("setdomainname", err)
+		}
 	}
 	return nil
 }

@@ -29,8 +29,12 @@ const maxCardsAndDisks = 8 - 3
 
 // openNetwork opens the network namespace, in which the monitor is, for the cards
 // that the VM begins with. What they stand for comes later. Spares make room for
-// disks.
+// disks. The caller's own namespace, where that is let, is none of the container's
+// business.
 func (m *monitor) openNetwork() (err error) {
+	if m.launch.HostNetwork {
+		return nil
+	}
 	if m.watcher, err = network.Watch(); err != nil {
 		return err
 	}
@@ -74,6 +78,9 @@ func (c *container) updateNetwork(ctx context.Context) error {
 // watchNetwork has the guest follow the network namespace while the workload runs.
 // It returns when ctx ends.
 func (c *container) watchNetwork(ctx context.Context) {
+	if c.monitor.watcher == nil {
+		return // there is none to follow
+	}
 	for {
 		err := c.monitor.watcher.Next(ctx)
 		if ctx.Err() != nil {

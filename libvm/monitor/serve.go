@@ -110,7 +110,7 @@ const lastSignal unix.Signal = 64
 // everything, say, must not change our exit status. Not caught are Go's own
 // preemption, which would fill the queue, QEMU's end, and SIGPIPE, nobody's
 // business.
-func catchSignals() <-chan os.Signal {
+func catchSignals() chan os.Signal {
 	var all []os.Signal
 	for s := unix.Signal(1); s <= lastSignal; s++ {
 		switch s {

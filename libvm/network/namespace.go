@@ -28,7 +28,7 @@ import (
 const sysctlDir = "/proc/sys/net"
 
 // Namespace is the network namespace of the process that opened it. It is not for
-// several goroutines at the same time.
+// several goroutines at the same time. Of a guest without a network it is nil.
 type Namespace struct {
 	handle *netlink.Handle
 	params *os.File // sysctlDir, for when the path does not lead there any more
@@ -79,6 +79,9 @@ func cardAddress(i int) net.HardwareAddr {
 
 // Devices returns the cards.
 func (n *Namespace) Devices() []*vnet.Device {
+	if n == nil {
+		return nil
+	}
 	all := make([]*vnet.Device, len(n.cards))
 	for i, c := range n.cards {
 		all[i] = c.device

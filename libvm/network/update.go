@@ -35,6 +35,9 @@ func (u *Update) Empty() bool {
 // those of interfaces that have gone, and returns what the guest has to do since
 // the last Update. Where it fails it has done a part, and the next goes on there.
 func (n *Namespace) Update() (*Update, error) {
+	if n == nil {
+		return &Update{}, nil
+	}
 	c, err := n.Scan()
 	if err != nil {
 		return nil, err
@@ -55,6 +58,9 @@ func (n *Namespace) Update() (*Update, error) {
 
 // Carry says to the cards that stand for something that the guest uses them now.
 func (n *Namespace) Carry() {
+	if n == nil {
+		return
+	}
 	for _, c := range n.cards {
 		if c.iface != 0 {
 			c.device.SetCarrier(true)

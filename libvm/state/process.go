@@ -11,9 +11,9 @@ import (
 
 // Process identifies a process for longer than its pid does.
 type Process struct {
-	PID       int    // in the pid namespace of /proc
-	StartTime uint64 // clock ticks since boot
-	Dead      bool   // a zombie, or about to be one
+	PID       int    `json:"pid"`       // in the pid namespace of /proc
+	StartTime uint64 `json:"startTime"` // clock ticks since boot
+	Dead      bool   `json:"-"`         // a zombie, or about to be one
 }
 
 // Self is the calling process as the mounted /proc sees it: for a monitor that

@@ -36,8 +36,8 @@ type Public struct {
 	Version string `json:"ociVersion"`
 	// ID is the container's id.
 	ID string `json:"id"`
-	// PID is the monitor's process id, in the pid namespace of the caller
-	// of create; 0 is printed for a stopped container.
+	// PID is the process id of the monitor, or of its stand-in, in the pid
+	// namespace of the caller of create; 0 is printed for a stopped container.
 	PID int `json:"pid"`
 	// Status is the workload's state.
 	Status Status `json:"status"`
@@ -73,6 +73,8 @@ type State struct {
 	StartTime uint64 `json:"startTime,omitempty"`
 	// Notify says that the container has a notify socket.
 	Notify bool `json:"notify,omitempty"`
+	// Monitor is the monitor, if another process stands in for the container.
+	Monitor *Process `json:"monitor,omitempty"`
 	// Hooks are those that are yet to be run: poststart and poststop. The bundle
 	// may be gone, or another one, by then.
 	Hooks *specs.Hooks `json:"hooks,omitempty"`

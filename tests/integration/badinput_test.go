@@ -45,7 +45,7 @@ func TestBadConfig(t *testing.T) {
 		{"relative cwd", "", func(s *specs.Spec) { s.Process.Cwd = "tmp" }, "absolute path"},
 		{"no process", "", func(s *specs.Spec) { s.Process = nil }, "process"},
 		{"no args", "", func(s *specs.Spec) { s.Process.Args = nil }, "args"},
-		{"hooks", "", func(s *specs.Spec) { s.Hooks = &specs.Hooks{Poststop: []specs.Hook{{Path: "bin/true"}}} }, `hooks.poststop[0]: path "bin/true" is not absolute`},
+		{"hooks", "", func(s *specs.Spec) { s.Hooks = &specs.Hooks{Poststop: []specs.Hook{{Path: "bin/true"}}} }, "hooks.poststop[0]: path "},
 		{"mount source", "", func(s *specs.Spec) { s.Mounts = append(s.Mounts, bind("/no/such", "/m")) }, "/no/such"},
 		{"mount type", "", func(s *specs.Spec) {
 			s.Mounts = append(s.Mounts, specs.Mount{Destination: "/m", Type: "nfs", Source: "x"})
