@@ -38,6 +38,8 @@ func TestRefused(t *testing.T) {
 		{"rlimit twice", inProcess(`"rlimits": [{"type": "RLIMIT_CPU", "hard": 1, "soft": 1}, {"type": "RLIMIT_CPU", "hard": 1, "soft": 1}]`), "process.rlimits[1]: duplicate type RLIMIT_CPU"},
 		{"rlimit order", inProcess(`"rlimits": [{"type": "RLIMIT_CPU", "hard": 1, "soft": 2}]`), "soft limit 2 is above the hard limit 1"},
 		{"console size", inProcess(`"consoleSize": {"height": 70000, "width": 1}`), "process.consoleSize 1x70000"},
+		{"uid out of range", edit{`"uid": 0`, `"uid": 2147483648`}, "uids and gids must be in range 0-2147483647"},
+		{"gids out of range", edit{`"gid": 0`, `"gid": 0, "additionalGids": [1, 4294967295]`}, "uids and gids must be in range 0-2147483647"},
 		{"oom score", inProcess(`"oomScoreAdj": 1001`), "process.oomScoreAdj 1001: want -1000 to 1000"},
 		{"scheduler without policy", inProcess(`"scheduler": {"nice": 1}`), "process.scheduler: scheduler policy is required"},
 		{"scheduler policy", inProcess(`"scheduler": {"policy": "SCHED_X"}`), "invalid scheduler policy: SCHED_X"},

@@ -115,6 +115,11 @@ func checkNumbers(p *specs.Process) error {
 	if s := p.OOMScoreAdj; s != nil && (*s < -1000 || *s > 1000) {
 		return fmt.Errorf("process.oomScoreAdj %d: want -1000 to 1000", *s)
 	}
+	for _, id := range append([]uint32{p.User.UID, p.User.GID}, p.User.AdditionalGids...) {
+		if id > math.MaxInt32 {
+			return fmt.Errorf("process.user: unable to setup user: uids and gids must be in range 0-%d: %d", math.MaxInt32, id) // runc's words
+		}
+	}
 	return nil
 }
 
