@@ -5,6 +5,7 @@
 #   make test       install what is missing, run every test
 #   make kernel     build the guest's kernel (cached outside the checkout)
 #   make test-kvm   the integration tests on an emulated KVM host (RUN=REGEXP)
+#   make conformance  runtime-tools' validation programs, on both backends
 #   make bench-kvm  our own VMM beside QEMU, on an emulated KVM host
 #   make kvmhost    a shell on an emulated KVM host, or CMD='…' in it
 #   make install    PREFIX=/usr/local DESTDIR=
@@ -25,7 +26,7 @@ export GOFLAGS := -buildvcs=false -trimpath -tags=urfave_cli_no_docs
 
 AGENT := libvm/initramfs/embed/agent
 
-.PHONY: all runv agent run test test-unit test-integration kernel install lint fuzz bench soak generate clean deps deps-run kvmhost test-kvm bench-kvm
+.PHONY: all runv agent run test test-unit test-integration kernel install lint fuzz bench soak generate clean deps deps-run kvmhost test-kvm bench-kvm conformance
 
 all: runv
 
@@ -79,6 +80,15 @@ kvmhost:
 
 test-kvm: deps runv
 	@scripts/test-kvm.sh $(if $(RUN),-run '$(RUN)') $(if $(V),-v)
+
+# FLAGS: --backend qemu|kvm, --runtime runc|crun, -run REGEXP, -v
+conformance: deps runv
+ifdef FLAGS
+	@scripts/conformance.sh $(FLAGS)
+else
+	@scripts/conformance.sh --backend qemu
+	@scripts/conformance.sh --backend kvm
+endif
 
 install: runv
 	install -D -m 0755 runv $(DESTDIR)$(PREFIX)/bin/runv
