@@ -16,6 +16,7 @@ import (
 	"runv/agent/socket"
 	"runv/agent/task"
 	"runv/agent/vsock"
+	"runv/agent/watch"
 )
 
 // controlPort is where the host waits for the agent.
@@ -57,6 +58,7 @@ func run() error {
 	}}
 	s.m.Dial = s.dialStream
 	s.sockets = socket.New(s.dialStream, treesDir)
+	s.watcher = &watch.Watcher{Dir: treesDir}
 	if err := <-dialed; err != nil {
 		return fmt.Errorf("dial the host: %w", err)
 	}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"sync/atomic"
@@ -14,6 +15,7 @@ import (
 	"runv/agent/socket"
 	"runv/agent/stream"
 	"runv/agent/vsock"
+	"runv/agent/watch"
 	"runv/agent/wire"
 )
 
@@ -24,6 +26,7 @@ const version = "0.1.0"
 type service struct {
 	m          *container.Manager
 	sockets    *socket.Relay
+	watcher    *watch.Watcher
 	booted     int64 // CLOCK_BOOTTIME, ns
 	streamPort atomic.Uint32
 }
@@ -286,6 +289,24 @@ func (s *service) BindingSocket(_ context.Context, r *rpc.BindingSocketRequest) 
 func (s *service) DrainSockets(context.Context, *rpc.DrainSocketsRequest) (*rpc.Empty, error) {
 	s.sockets.Drain()
 	return &rpc.Empty{}, nil
+}
+
+func (s *service) Watches(context.Context, *rpc.WatchesRequest) (*rpc.WatchesResponse, error) {
+	nodes, err := s.watcher.Nodes()
+	if err != nil {
+		return nil, err
+	}
+	r := &rpc.WatchesResponse{Thread: s.watcher.Thread()}
+	for _, n := range nodes {
+		r.Nodes = binary.LittleEndian.AppendUint64(r.Nodes, n)
+	}
+	return r, nil
+}
+
+func (s *service) Repeat(_ context.Context, r *rpc.RepeatRequest) (*rpc.Empty, error) {
+	return &rpc.Empty{}, s.watcher.Repeat(&watch.Change{
+		Kind: int(r.Kind), Dir: r.Dir, Name: r.Name, ToDir: r.ToDir, To: r.To, Mode: r.Mode,
+	})
 }
 
 func (s *service) Stats(context.Context, *rpc.StatsRequest) (*rpc.StatsResponse, error) {

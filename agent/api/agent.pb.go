@@ -2592,6 +2592,178 @@ func (*DrainSocketsRequest) Descriptor() ([]byte, []int) {
 	return file_agent_api_agent_proto_rawDescGZIP(), []int{41}
 }
 
+type WatchesRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WatchesRequest) Reset() {
+	*x = WatchesRequest{}
+	mi := &file_agent_api_agent_proto_msgTypes[42]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WatchesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WatchesRequest) ProtoMessage() {}
+
+func (x *WatchesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_api_agent_proto_msgTypes[42]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WatchesRequest.ProtoReflect.Descriptor instead.
+func (*WatchesRequest) Descriptor() ([]byte, []int) {
+	return file_agent_api_agent_proto_rawDescGZIP(), []int{42}
+}
+
+type WatchesResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Nodes         []byte                 `protobuf:"bytes,1,opt,name=nodes,proto3" json:"nodes,omitempty"`    // of the virtio-fs device, 64 bits each in little endian
+	Thread        uint32                 `protobuf:"varint,2,opt,name=thread,proto3" json:"thread,omitempty"` // by which the agent makes changes, in the guest's root pid namespace
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WatchesResponse) Reset() {
+	*x = WatchesResponse{}
+	mi := &file_agent_api_agent_proto_msgTypes[43]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WatchesResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WatchesResponse) ProtoMessage() {}
+
+func (x *WatchesResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_api_agent_proto_msgTypes[43]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WatchesResponse.ProtoReflect.Descriptor instead.
+func (*WatchesResponse) Descriptor() ([]byte, []int) {
+	return file_agent_api_agent_proto_rawDescGZIP(), []int{43}
+}
+
+func (x *WatchesResponse) GetNodes() []byte {
+	if x != nil {
+		return x.Nodes
+	}
+	return nil
+}
+
+func (x *WatchesResponse) GetThread() uint32 {
+	if x != nil {
+		return x.Thread
+	}
+	return 0
+}
+
+type RepeatRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Kind          uint32                 `protobuf:"varint,1,opt,name=kind,proto3" json:"kind,omitempty"` // of libvm/virtio/fs/passthrough
+	Dir           string                 `protobuf:"bytes,2,opt,name=dir,proto3" json:"dir,omitempty"`    // below the device's root
+	Name          string                 `protobuf:"bytes,3,opt,name=name,proto3" json:"name,omitempty"`
+	ToDir         string                 `protobuf:"bytes,4,opt,name=to_dir,json=toDir,proto3" json:"to_dir,omitempty"` // where it was moved
+	To            string                 `protobuf:"bytes,5,opt,name=to,proto3" json:"to,omitempty"`
+	Mode          uint32                 `protobuf:"varint,6,opt,name=mode,proto3" json:"mode,omitempty"` // type: S_IFMT of stat(2)
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RepeatRequest) Reset() {
+	*x = RepeatRequest{}
+	mi := &file_agent_api_agent_proto_msgTypes[44]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RepeatRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RepeatRequest) ProtoMessage() {}
+
+func (x *RepeatRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_api_agent_proto_msgTypes[44]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RepeatRequest.ProtoReflect.Descriptor instead.
+func (*RepeatRequest) Descriptor() ([]byte, []int) {
+	return file_agent_api_agent_proto_rawDescGZIP(), []int{44}
+}
+
+func (x *RepeatRequest) GetKind() uint32 {
+	if x != nil {
+		return x.Kind
+	}
+	return 0
+}
+
+func (x *RepeatRequest) GetDir() string {
+	if x != nil {
+		return x.Dir
+	}
+	return ""
+}
+
+func (x *RepeatRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *RepeatRequest) GetToDir() string {
+	if x != nil {
+		return x.ToDir
+	}
+	return ""
+}
+
+func (x *RepeatRequest) GetTo() string {
+	if x != nil {
+		return x.To
+	}
+	return ""
+}
+
+func (x *RepeatRequest) GetMode() uint32 {
+	if x != nil {
+		return x.Mode
+	}
+	return 0
+}
+
 var File_agent_api_agent_proto protoreflect.FileDescriptor
 
 const file_agent_api_agent_proto_rawDesc = "" +
@@ -2777,7 +2949,18 @@ const file_agent_api_agent_proto_rawDesc = "" +
 	"\x06thread\x18\x01 \x01(\rR\x06thread\"+\n" +
 	"\x15BindingSocketResponse\x12\x12\n" +
 	"\x04kind\x18\x01 \x01(\rR\x04kind\"\x15\n" +
-	"\x13DrainSocketsRequest2\x88\f\n" +
+	"\x13DrainSocketsRequest\"\x10\n" +
+	"\x0eWatchesRequest\"?\n" +
+	"\x0fWatchesResponse\x12\x14\n" +
+	"\x05nodes\x18\x01 \x01(\fR\x05nodes\x12\x16\n" +
+	"\x06thread\x18\x02 \x01(\rR\x06thread\"\x84\x01\n" +
+	"\rRepeatRequest\x12\x12\n" +
+	"\x04kind\x18\x01 \x01(\rR\x04kind\x12\x10\n" +
+	"\x03dir\x18\x02 \x01(\tR\x03dir\x12\x12\n" +
+	"\x04name\x18\x03 \x01(\tR\x04name\x12\x15\n" +
+	"\x06to_dir\x18\x04 \x01(\tR\x05toDir\x12\x0e\n" +
+	"\x02to\x18\x05 \x01(\tR\x02to\x12\x12\n" +
+	"\x04mode\x18\x06 \x01(\rR\x04mode2\x90\r\n" +
 	"\x05Agent\x12N\n" +
 	"\tConfigure\x12\x1f.runv.agent.v1.ConfigureRequest\x1a .runv.agent.v1.ConfigureResponse\x12`\n" +
 	"\x0fCreateContainer\x12%.runv.agent.v1.CreateContainerRequest\x1a&.runv.agent.v1.CreateContainerResponse\x12L\n" +
@@ -2798,7 +2981,9 @@ const file_agent_api_agent_proto_rawDesc = "" +
 	"\vCloseSocket\x12!.runv.agent.v1.CloseSocketRequest\x1a\x14.runv.agent.v1.Empty\x12J\n" +
 	"\rConnectSocket\x12#.runv.agent.v1.ConnectSocketRequest\x1a\x14.runv.agent.v1.Empty\x12Z\n" +
 	"\rBindingSocket\x12#.runv.agent.v1.BindingSocketRequest\x1a$.runv.agent.v1.BindingSocketResponse\x12H\n" +
-	"\fDrainSockets\x12\".runv.agent.v1.DrainSocketsRequest\x1a\x14.runv.agent.v1.Empty\x12B\n" +
+	"\fDrainSockets\x12\".runv.agent.v1.DrainSocketsRequest\x1a\x14.runv.agent.v1.Empty\x12H\n" +
+	"\aWatches\x12\x1d.runv.agent.v1.WatchesRequest\x1a\x1e.runv.agent.v1.WatchesResponse\x12<\n" +
+	"\x06Repeat\x12\x1c.runv.agent.v1.RepeatRequest\x1a\x14.runv.agent.v1.Empty\x12B\n" +
 	"\x05Stats\x12\x1b.runv.agent.v1.StatsRequest\x1a\x1c.runv.agent.v1.StatsResponseB\x10Z\x0erunv/agent/apib\x06proto3"
 
 var (
@@ -2813,7 +2998,7 @@ func file_agent_api_agent_proto_rawDescGZIP() []byte {
 	return file_agent_api_agent_proto_rawDescData
 }
 
-var file_agent_api_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 42)
+var file_agent_api_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 45)
 var file_agent_api_agent_proto_goTypes = []any{
 	(*Empty)(nil),                   // 0: runv.agent.v1.Empty
 	(*ConfigureRequest)(nil),        // 1: runv.agent.v1.ConfigureRequest
@@ -2857,6 +3042,9 @@ var file_agent_api_agent_proto_goTypes = []any{
 	(*BindingSocketRequest)(nil),    // 39: runv.agent.v1.BindingSocketRequest
 	(*BindingSocketResponse)(nil),   // 40: runv.agent.v1.BindingSocketResponse
 	(*DrainSocketsRequest)(nil),     // 41: runv.agent.v1.DrainSocketsRequest
+	(*WatchesRequest)(nil),          // 42: runv.agent.v1.WatchesRequest
+	(*WatchesResponse)(nil),         // 43: runv.agent.v1.WatchesResponse
+	(*RepeatRequest)(nil),           // 44: runv.agent.v1.RepeatRequest
 }
 var file_agent_api_agent_proto_depIdxs = []int32{
 	3,  // 0: runv.agent.v1.ConfigureResponse.disks:type_name -> runv.agent.v1.Disk
@@ -2892,30 +3080,34 @@ var file_agent_api_agent_proto_depIdxs = []int32{
 	38, // 30: runv.agent.v1.Agent.ConnectSocket:input_type -> runv.agent.v1.ConnectSocketRequest
 	39, // 31: runv.agent.v1.Agent.BindingSocket:input_type -> runv.agent.v1.BindingSocketRequest
 	41, // 32: runv.agent.v1.Agent.DrainSockets:input_type -> runv.agent.v1.DrainSocketsRequest
-	34, // 33: runv.agent.v1.Agent.Stats:input_type -> runv.agent.v1.StatsRequest
-	2,  // 34: runv.agent.v1.Agent.Configure:output_type -> runv.agent.v1.ConfigureResponse
-	13, // 35: runv.agent.v1.Agent.CreateContainer:output_type -> runv.agent.v1.CreateContainerResponse
-	0,  // 36: runv.agent.v1.Agent.StartContainer:output_type -> runv.agent.v1.Empty
-	16, // 37: runv.agent.v1.Agent.Exec:output_type -> runv.agent.v1.ExecResponse
-	0,  // 38: runv.agent.v1.Agent.Signal:output_type -> runv.agent.v1.Empty
-	0,  // 39: runv.agent.v1.Agent.Resize:output_type -> runv.agent.v1.Empty
-	20, // 40: runv.agent.v1.Agent.Wait:output_type -> runv.agent.v1.WaitResponse
-	0,  // 41: runv.agent.v1.Agent.Ready:output_type -> runv.agent.v1.Empty
-	25, // 42: runv.agent.v1.Agent.Processes:output_type -> runv.agent.v1.ProcessesResponse
-	0,  // 43: runv.agent.v1.Agent.Freeze:output_type -> runv.agent.v1.Empty
-	0,  // 44: runv.agent.v1.Agent.Update:output_type -> runv.agent.v1.Empty
-	29, // 45: runv.agent.v1.Agent.Metrics:output_type -> runv.agent.v1.MetricsResponse
-	32, // 46: runv.agent.v1.Agent.AwaitOOM:output_type -> runv.agent.v1.AwaitOOMResponse
-	0,  // 47: runv.agent.v1.Agent.ChangeNetwork:output_type -> runv.agent.v1.Empty
-	0,  // 48: runv.agent.v1.Agent.DeleteContainer:output_type -> runv.agent.v1.Empty
-	0,  // 49: runv.agent.v1.Agent.ListenSocket:output_type -> runv.agent.v1.Empty
-	0,  // 50: runv.agent.v1.Agent.CloseSocket:output_type -> runv.agent.v1.Empty
-	0,  // 51: runv.agent.v1.Agent.ConnectSocket:output_type -> runv.agent.v1.Empty
-	40, // 52: runv.agent.v1.Agent.BindingSocket:output_type -> runv.agent.v1.BindingSocketResponse
-	0,  // 53: runv.agent.v1.Agent.DrainSockets:output_type -> runv.agent.v1.Empty
-	35, // 54: runv.agent.v1.Agent.Stats:output_type -> runv.agent.v1.StatsResponse
-	34, // [34:55] is the sub-list for method output_type
-	13, // [13:34] is the sub-list for method input_type
+	42, // 33: runv.agent.v1.Agent.Watches:input_type -> runv.agent.v1.WatchesRequest
+	44, // 34: runv.agent.v1.Agent.Repeat:input_type -> runv.agent.v1.RepeatRequest
+	34, // 35: runv.agent.v1.Agent.Stats:input_type -> runv.agent.v1.StatsRequest
+	2,  // 36: runv.agent.v1.Agent.Configure:output_type -> runv.agent.v1.ConfigureResponse
+	13, // 37: runv.agent.v1.Agent.CreateContainer:output_type -> runv.agent.v1.CreateContainerResponse
+	0,  // 38: runv.agent.v1.Agent.StartContainer:output_type -> runv.agent.v1.Empty
+	16, // 39: runv.agent.v1.Agent.Exec:output_type -> runv.agent.v1.ExecResponse
+	0,  // 40: runv.agent.v1.Agent.Signal:output_type -> runv.agent.v1.Empty
+	0,  // 41: runv.agent.v1.Agent.Resize:output_type -> runv.agent.v1.Empty
+	20, // 42: runv.agent.v1.Agent.Wait:output_type -> runv.agent.v1.WaitResponse
+	0,  // 43: runv.agent.v1.Agent.Ready:output_type -> runv.agent.v1.Empty
+	25, // 44: runv.agent.v1.Agent.Processes:output_type -> runv.agent.v1.ProcessesResponse
+	0,  // 45: runv.agent.v1.Agent.Freeze:output_type -> runv.agent.v1.Empty
+	0,  // 46: runv.agent.v1.Agent.Update:output_type -> runv.agent.v1.Empty
+	29, // 47: runv.agent.v1.Agent.Metrics:output_type -> runv.agent.v1.MetricsResponse
+	32, // 48: runv.agent.v1.Agent.AwaitOOM:output_type -> runv.agent.v1.AwaitOOMResponse
+	0,  // 49: runv.agent.v1.Agent.ChangeNetwork:output_type -> runv.agent.v1.Empty
+	0,  // 50: runv.agent.v1.Agent.DeleteContainer:output_type -> runv.agent.v1.Empty
+	0,  // 51: runv.agent.v1.Agent.ListenSocket:output_type -> runv.agent.v1.Empty
+	0,  // 52: runv.agent.v1.Agent.CloseSocket:output_type -> runv.agent.v1.Empty
+	0,  // 53: runv.agent.v1.Agent.ConnectSocket:output_type -> runv.agent.v1.Empty
+	40, // 54: runv.agent.v1.Agent.BindingSocket:output_type -> runv.agent.v1.BindingSocketResponse
+	0,  // 55: runv.agent.v1.Agent.DrainSockets:output_type -> runv.agent.v1.Empty
+	43, // 56: runv.agent.v1.Agent.Watches:output_type -> runv.agent.v1.WatchesResponse
+	0,  // 57: runv.agent.v1.Agent.Repeat:output_type -> runv.agent.v1.Empty
+	35, // 58: runv.agent.v1.Agent.Stats:output_type -> runv.agent.v1.StatsResponse
+	36, // [36:59] is the sub-list for method output_type
+	13, // [13:36] is the sub-list for method input_type
 	13, // [13:13] is the sub-list for extension type_name
 	13, // [13:13] is the sub-list for extension extendee
 	0,  // [0:13] is the sub-list for field type_name
@@ -2932,7 +3124,7 @@ func file_agent_api_agent_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_agent_api_agent_proto_rawDesc), len(file_agent_api_agent_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   42,
+			NumMessages:   45,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

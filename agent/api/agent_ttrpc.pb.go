@@ -28,6 +28,8 @@ type AgentService interface {
 	ConnectSocket(context.Context, *ConnectSocketRequest) (*Empty, error)
 	BindingSocket(context.Context, *BindingSocketRequest) (*BindingSocketResponse, error)
 	DrainSockets(context.Context, *DrainSocketsRequest) (*Empty, error)
+	Watches(context.Context, *WatchesRequest) (*WatchesResponse, error)
+	Repeat(context.Context, *RepeatRequest) (*Empty, error)
 	Stats(context.Context, *StatsRequest) (*StatsResponse, error)
 }
 
@@ -173,6 +175,20 @@ func RegisterAgentService(srv *ttrpc.Server, svc AgentService) {
 					return nil, err
 				}
 				return svc.DrainSockets(ctx, &req)
+			},
+			"Watches": func(ctx context.Context, unmarshal func(interface{}) error) (interface{}, error) {
+				var req WatchesRequest
+				if err := unmarshal(&req); err != nil {
+					return nil, err
+				}
+				return svc.Watches(ctx, &req)
+			},
+			"Repeat": func(ctx context.Context, unmarshal func(interface{}) error) (interface{}, error) {
+				var req RepeatRequest
+				if err := unmarshal(&req); err != nil {
+					return nil, err
+				}
+				return svc.Repeat(ctx, &req)
 			},
 			"Stats": func(ctx context.Context, unmarshal func(interface{}) error) (interface{}, error) {
 				var req StatsRequest
@@ -350,6 +366,22 @@ func (c *agentClient) BindingSocket(ctx context.Context, req *BindingSocketReque
 func (c *agentClient) DrainSockets(ctx context.Context, req *DrainSocketsRequest) (*Empty, error) {
 	var resp Empty
 	if err := c.client.Call(ctx, "runv.agent.v1.Agent", "DrainSockets", req, &resp); err != nil {
+		return nil, err
+	}
+	return &resp, nil
+}
+
+func (c *agentClient) Watches(ctx context.Context, req *WatchesRequest) (*WatchesResponse, error) {
+	var resp WatchesResponse
+	if err := c.client.Call(ctx, "runv.agent.v1.Agent", "Watches", req, &resp); err != nil {
+		return nil, err
+	}
+	return &resp, nil
+}
+
+func (c *agentClient) Repeat(ctx context.Context, req *RepeatRequest) (*Empty, error) {
+	var resp Empty
+	if err := c.client.Call(ctx, "runv.agent.v1.Agent", "Repeat", req, &resp); err != nil {
 		return nil, err
 	}
 	return &resp, nil

@@ -27,6 +27,8 @@ type Agent interface {
 	ConnectSocket(context.Context, *ConnectSocketRequest) (*Empty, error)
 	BindingSocket(context.Context, *BindingSocketRequest) (*BindingSocketResponse, error)
 	DrainSockets(context.Context, *DrainSocketsRequest) (*Empty, error)
+	Watches(context.Context, *WatchesRequest) (*WatchesResponse, error)
+	Repeat(context.Context, *RepeatRequest) (*Empty, error)
 	Stats(context.Context, *StatsRequest) (*StatsResponse, error)
 }
 
@@ -73,6 +75,10 @@ func dispatch(ctx context.Context, a Agent, method string, payload []byte) ([]by
 		return call(ctx, payload, a.BindingSocket)
 	case "DrainSockets":
 		return call(ctx, payload, a.DrainSockets)
+	case "Watches":
+		return call(ctx, payload, a.Watches)
+	case "Repeat":
+		return call(ctx, payload, a.Repeat)
 	case "Stats":
 		return call(ctx, payload, a.Stats)
 	}

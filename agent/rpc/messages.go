@@ -297,6 +297,26 @@ type BindingSocketResponse struct {
 	Kind uint32
 }
 
+// WatchesRequest is the message of that name.
+type WatchesRequest struct {
+}
+
+// WatchesResponse is the message of that name.
+type WatchesResponse struct {
+	Nodes  []byte
+	Thread uint32
+}
+
+// RepeatRequest is the message of that name.
+type RepeatRequest struct {
+	Kind  uint32
+	Dir   string
+	Name  string
+	ToDir string
+	To    string
+	Mode  uint32
+}
+
 // DrainSocketsRequest is the message of that name.
 type DrainSocketsRequest struct {
 }
@@ -399,6 +419,14 @@ func (m *BindingSocketRequest) fields() []any  { return []any{1: &m.Thread} }
 func (m *BindingSocketResponse) fields() []any { return []any{1: &m.Kind} }
 
 func (*DrainSocketsRequest) fields() []any { return nil }
+
+func (*WatchesRequest) fields() []any { return nil }
+
+func (m *WatchesResponse) fields() []any { return []any{1: &m.Nodes, 2: &m.Thread} }
+
+func (m *RepeatRequest) fields() []any {
+	return []any{1: &m.Kind, 2: &m.Dir, 3: &m.Name, 4: &m.ToDir, 5: &m.To, 6: &m.Mode}
+}
 
 func (*StatsRequest) fields() []any { return nil }
 

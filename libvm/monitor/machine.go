@@ -93,6 +93,7 @@ func (m *monitor) startMachine(ctx context.Context) (*machine, error) {
 	m.log.Debug("starting the virtual machine", "backend", backend.Name(), "memory", vc.Memory, "cpus", vc.CPUs, "kernel", vc.Kernel)
 	socks := newSocketRelay(g, files, m.log)
 	files.SetSockets(socks)
+	files.EnableWatches()
 	running, err := backend.Start(ctx, vc, devices)
 	if err != nil {
 		g.Close()

@@ -46,6 +46,11 @@ func (m *monitor) serve(ctx context.Context) int {
 		defer close(reaped)
 		m.reapOrphans(ctx)
 	}()
+	inotify := make(chan struct{})
+	go func() {
+		defer close(inotify)
+		m.machine.watchFiles(ctx)
+	}()
 	trimmed := make(chan struct{})
 	go func() {
 		defer close(trimmed)
@@ -72,6 +77,7 @@ func (m *monitor) serve(ctx context.Context) int {
 	stuck := time.AfterFunc(answerTime, func() { m.machine.vm.Close() }) //nolint:errcheck // it is closed again
 	defer stuck.Stop()
 	<-trimmed
+	<-inotify
 	<-watched
 	<-signalled
 	<-reaped

@@ -18,6 +18,9 @@ func (s *Server) modeIn(dir *inode, p *pathFD, mode, umask uint32) uint32 {
 
 // Mkdir makes a directory.
 func (s *Server) Mkdir(_ <-chan struct{}, in *fuse.MkdirIn, name string, out *fuse.EntryOut) fuse.Status {
+	if s.repeats(&in.InHeader) {
+		return s.repeatMake(&in.InHeader, name, out)
+	}
 	dir, p, code := s.dirOf(in.NodeId, name, true)
 	if !code.Ok() {
 		return code
@@ -30,6 +33,9 @@ func (s *Server) Mkdir(_ <-chan struct{}, in *fuse.MkdirIn, name string, out *fu
 
 // Symlink makes a symbolic link. Its target is the guest's affair.
 func (s *Server) Symlink(_ <-chan struct{}, h *fuse.InHeader, target, name string, out *fuse.EntryOut) fuse.Status {
+	if s.repeats(h) {
+		return s.repeatMake(h, name, out)
+	}
 	dir, p, code := s.dirOf(h.NodeId, name, true)
 	if !code.Ok() {
 		return code
@@ -41,6 +47,9 @@ func (s *Server) Symlink(_ <-chan struct{}, h *fuse.InHeader, target, name strin
 
 // Mknod makes a file of any type but a directory or a link.
 func (s *Server) Mknod(_ <-chan struct{}, in *fuse.MknodIn, name string, out *fuse.EntryOut) fuse.Status {
+	if s.repeats(&in.InHeader) {
+		return s.repeatMake(&in.InHeader, name, out)
+	}
 	switch in.Mode & unix.S_IFMT {
 	case 0, unix.S_IFREG, unix.S_IFIFO, unix.S_IFSOCK:
 	case unix.S_IFCHR, unix.S_IFBLK:
@@ -80,6 +89,9 @@ func (s *Server) made(err error, dir *inode, p *pathFD, name string, out *fuse.E
 
 // Link makes a hard link, inside one tree.
 func (s *Server) Link(_ <-chan struct{}, in *fuse.LinkIn, name string, out *fuse.EntryOut) fuse.Status {
+	if s.repeats(&in.InHeader) {
+		return fuse.EROFS // no change that it makes
+	}
 	n, code := s.change(in.Oldnodeid)
 	if !code.Ok() {
 		return code
@@ -112,6 +124,9 @@ const openFlags = unix.O_ACCMODE | unix.O_TRUNC | unix.O_SYNC | unix.O_DSYNC | u
 
 // Create makes and opens a regular file, or opens the one that is there.
 func (s *Server) Create(cancel <-chan struct{}, in *fuse.CreateIn, name string, out *fuse.CreateOut) fuse.Status {
+	if s.repeats(&in.InHeader) {
+		return fuse.EROFS // no change that it makes
+	}
 	dir, p, code := s.dirOf(in.NodeId, name, true)
 	if !code.Ok() {
 		return code

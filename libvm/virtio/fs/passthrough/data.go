@@ -10,6 +10,9 @@ import (
 // Open opens a regular file. Everything else that has contents is opened by the
 // guest's own kernel (FIFOs, sockets, devices) and never here.
 func (s *Server) Open(_ <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fuse.Status {
+	if s.repeats(&in.InHeader) {
+		return s.repeatOpen(in.NodeId, out)
+	}
 	n, code := s.node(in.NodeId)
 	if !code.Ok() {
 		return code
@@ -160,6 +163,7 @@ func (s *Server) Writev(_ <-chan struct{}, in *fuse.WriteIn, data [][]byte) (uin
 	if !f.write {
 		return 0, fuse.EBADF
 	}
+	s.didFile(f.n)
 	if in.WriteFlags&fuse.WRITE_KILL_SUIDGID != 0 {
 		if err := s.killSUID(f.fd); err != nil {
 			return 0, statusOf(err)
@@ -179,6 +183,9 @@ func (s *Server) Writev(_ <-chan struct{}, in *fuse.WriteIn, data [][]byte) (uin
 
 // Flush follows close(2) in the guest, on file systems where it means something.
 func (s *Server) Flush(_ <-chan struct{}, in *fuse.FlushIn) fuse.Status {
+	if in.Fh == syntheticFH {
+		return fuse.OK
+	}
 	f, code := s.file(in.Fh)
 	if !code.Ok() {
 		return code

@@ -159,6 +159,9 @@ func (s *Server) releaseFile(fh uint64) {
 	s.unlistFile(f)
 	dead := s.reap(f.n, room[:0])
 	s.mu.Unlock()
+	if f.write {
+		s.didFile(f.n)
+	}
 	f.close()
 	for _, n := range dead {
 		s.dropFD(n)

@@ -11,8 +11,9 @@ import (
 type kind uint8
 
 const (
-	kindFile kind = iota // a file of a tree, of any type
-	kindKey              // /<key>
+	kindFile  kind = iota // a file of a tree, of any type
+	kindKey               // /<key>
+	kindGhost             // what the agent removes again, after the host did
 )
 
 // inode is a file that the guest references. It has an O_PATH descriptor only

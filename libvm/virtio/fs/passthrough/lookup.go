@@ -15,8 +15,11 @@ func (s *Server) dirOf(id uint64, name string, change bool) (*inode, *pathFD, fu
 	if !code.Ok() {
 		return nil, nil, code
 	}
-	if n.kind == kindKey || change && n.vol.tree.readOnly {
+	if n.kind != kindFile || change && n.vol.tree.readOnly {
 		return nil, nil, fuse.EROFS
+	}
+	if change {
+		s.watch.did(n.id, name)
 	}
 	if !n.isDir() {
 		return nil, nil, fuse.ENOTDIR
@@ -40,6 +43,12 @@ func (s *Server) dirOf(id uint64, name string, change bool) (*inode, *pathFD, fu
 // Lookup finds name in a directory. It opens nothing: one statx is enough until
 // the file is used.
 func (s *Server) Lookup(_ <-chan struct{}, h *fuse.InHeader, name string, out *fuse.EntryOut) fuse.Status {
+	s.watch.touch()
+	if s.repeats(h) {
+		if code, ok := s.fakeLookup(h, name, out); ok {
+			return code
+		}
+	}
 	n, ok, code := s.lookupSynthetic(h.NodeId, name)
 	if ok {
 		switch {
@@ -161,6 +170,10 @@ func syntheticAttr(ino uint64) fuse.Attr {
 // attrOf fills in out for any inode.
 func (s *Server) attrOf(n *inode, out *fuse.AttrOut) fuse.Status {
 	out.SetTimeout(s.opts.Timeout)
+	if n.kind == kindGhost {
+		out.Attr = ghostAttr(n)
+		return fuse.OK
+	}
 	if n.kind == kindKey {
 		out.Attr = syntheticAttr(keyIno + uint64(uint32(n.id)))
 		return fuse.OK

@@ -7,11 +7,17 @@ import (
 
 // Unlink removes a name.
 func (s *Server) Unlink(_ <-chan struct{}, h *fuse.InHeader, name string) fuse.Status {
+	if s.repeats(h) {
+		return fuse.OK
+	}
 	return s.removeName(h.NodeId, name, 0)
 }
 
 // Rmdir removes an empty directory.
 func (s *Server) Rmdir(_ <-chan struct{}, h *fuse.InHeader, name string) fuse.Status {
+	if s.repeats(h) {
+		return fuse.OK
+	}
 	return s.removeName(h.NodeId, name, unix.AT_REMOVEDIR)
 }
 
@@ -92,6 +98,9 @@ const renameFlags = unix.RENAME_NOREPLACE | unix.RENAME_EXCHANGE | unix.RENAME_W
 
 // Rename renames inside one tree.
 func (s *Server) Rename(_ <-chan struct{}, in *fuse.RenameIn, oldName, newName string) fuse.Status {
+	if s.repeats(&in.InHeader) {
+		return fuse.OK
+	}
 	if in.Flags&^renameFlags != 0 {
 		return fuse.EINVAL
 	}

@@ -85,6 +85,7 @@ type Server struct {
 
 	cache fdCache
 	socks sockets
+	watch watch
 
 	mu    sync.Mutex // guards all below, and the fields of inode and file that say so
 	table inodeTable
@@ -169,6 +170,9 @@ func (s *Server) String() string { return "runv" }
 
 // Close closes every descriptor. No request may be in progress or follow.
 func (s *Server) Close() error {
+	if s.watch.file != nil {
+		s.watch.file.Close() //nolint:errcheck // only read from
+	}
 	s.Reset()
 	s.mu.Lock()
 	keys := make([]string, 0, len(s.trees))

@@ -14,15 +14,19 @@ func (s *Server) change(id uint64) (*inode, fuse.Status) {
 	if !code.Ok() {
 		return nil, code
 	}
-	if n.kind == kindKey || n.vol.tree.readOnly {
+	if n.kind != kindFile || n.vol.tree.readOnly {
 		return nil, fuse.EROFS
 	}
+	s.didFile(n)
 	return n, fuse.OK
 }
 
 // SetAttr changes size, owner, mode and times, in this order: a change of owner
 // clears setuid and setgid, and a change of size sets the times.
 func (s *Server) SetAttr(_ <-chan struct{}, in *fuse.SetAttrIn, out *fuse.AttrOut) fuse.Status {
+	if s.repeats(&in.InHeader) {
+		return s.repeatSetAttr(in.NodeId, out)
+	}
 	n, code := s.change(in.NodeId)
 	if !code.Ok() {
 		return code
