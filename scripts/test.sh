@@ -1,6 +1,7 @@
 #!/bin/bash
 # Runs the tests: lint, unit (with the race detector), integration (real VMs, with
-# QEMU), kvm (those with our own VMM, on an emulated KVM host).
+# QEMU), conformance (runtime-tools' validation programs, with both backends), kvm
+# (the integration tests with our own VMM, on an emulated KVM host).
 # Without arguments all of them; what fails does not keep the rest from running.
 set -u
 cd "$(dirname "$0")/.."
@@ -51,12 +52,19 @@ integration() {
 	go test -count=1 -timeout 40m -p 1 ./tests/...
 }
 
+conformance() {
+	kernel || return 1
+	local status=0 backend
+	for backend in qemu kvm; do scripts/conformance.sh --backend "$backend" || status=1; done
+	return $status
+}
+
 kvm() {
 	kernel && debian || return 1
 	scripts/test-kvm.sh
 }
 
-for what in "${@:-lint unit integration kvm}"; do
+for what in "${@:-lint unit integration conformance kvm}"; do
 	for w in $what; do step "$w" "$w"; done
 done
 if [ ${#failed[@]} -gt 0 ]; then

@@ -32,6 +32,12 @@ func matches(pattern, s string) bool {
 // oneIsEmpty is for what one of two has and the other one has not.
 func oneIsEmpty(runv, runc string) bool { return runv == "" || runc == "" }
 
+// oneIsEmptyOrMissing is for files that one of two kernels has not.
+func oneIsEmptyOrMissing(runv, runc string) bool {
+	const missing = "no such file or directory"
+	return oneIsEmpty(runv, runc) || runv == missing || runc == missing
+}
+
 // differences are listed by what they come from.
 var differences = []difference{
 	// The host's file systems are behind virtio-fs, and what is mounted on the host later does not propagate into a guest.
@@ -49,11 +55,10 @@ var differences = []difference{
 	// Another kernel, on other hardware.
 	{fact: `mount /proc/(acpi|scsi|timer_stats|sched_debug|latency_stats|sysrq-trigger|kcore|keys|bus|fs|irq)( .*)?`, reason: "the guest's kernel has other files in /proc", holds: oneIsEmpty},
 	{fact: `sysctl net/ipv4/ip_forward`, reason: "a new network namespace has the value of its kernel's first one"},
-	{config: `masked and read-only in /proc`, fact: `(read|write) /proc/.*`, reason: "the guest's kernel has other files in /proc", holds: func(runv, runc string) bool {
-		return runc == "no such file or directory" || runv == "no such file or directory"
-	}},
+	{config: `masked and read-only in /proc`, fact: `(read|write) /proc/.*`, reason: "the guest's kernel has other files in /proc", holds: oneIsEmptyOrMissing},
 	{config: `nothing masked`, fact: `read /proc/timer_list`, reason: "it lists the timers of its kernel"},
 	{config: `cgroup namespace`, fact: `read /proc/self/cgroup`, reason: "v2 has one hierarchy"},
+	{config: `user namespace.*`, fact: `sysctl net/core/somaxconn`, reason: "Linux 6.1, the guest's, hides it from user namespaces, a newer host does not", holds: oneIsEmptyOrMissing, sometimes: true},
 	// Devices in a user namespace are binds: of the host's nodes under runc, of the agent's here.
 	{config: `user namespace.*`, fact: `mount /(dev|proc)/.*`, reason: "device nodes are bound from a tmpfs of the agent's, not from the host's devtmpfs"},
 	{config: `user namespace.*`, fact: `dev /dev/null`, reason: "runc's caller owns the host's node as nobody of the container; the guest's is root's", sometimes: true},
