@@ -135,9 +135,7 @@ func endMonitor(ctx context.Context, d *state.Dir, s state.State) error {
 	}
 	if s.Monitor != nil {
 		// Its stand-in goes with it.
-		m := s
-		m.PID, m.StartTime = s.Monitor.PID, s.Monitor.StartTime
-		if err := endProcess(ctx, m, grace); err != nil {
+		if err := endProcess(ctx, s.OfMonitor(), grace); err != nil {
 			return err
 		}
 	}

@@ -70,6 +70,9 @@ func kill(ctx context.Context, d *state.Dir, s state.State, all bool) error {
 	if err == nil || errors.Is(err, state.ErrNotRunning) || ctx.Err() != nil {
 		return err
 	}
+	if s.Monitor != nil {
+		s = s.OfMonitor()
+	}
 	p, openErr := openProcess(s)
 	if openErr != nil || p == nil {
 		return errors.Join(err, openErr)

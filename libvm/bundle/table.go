@@ -66,7 +66,7 @@ func tableHooks() []Field {
 	for _, kind := range []struct{ name, where string }{
 		{"prestart", "on the host"},
 		{"createRuntime", "on the host"},
-		{"createContainer", "on the host, in the namespaces that the container has there"},
+		{"createContainer", "on the host, in the namespaces that the container has there, but the caller's user namespace; what it mounts would not reach the guest, and is an error"},
 		{"startContainer", "in the guest"},
 		{"poststart", "on the host, by start; if one fails the container is killed"},
 		{"poststop", "on the host, by delete"},

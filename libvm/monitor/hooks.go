@@ -4,9 +4,11 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"fmt"
 	"os"
 	"slices"
 
+	"github.com/moby/sys/mountinfo"
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
@@ -28,7 +30,11 @@ func (m *monitor) runHooks(ctx context.Context) error {
 	}
 	s := m.public(state.Creating, pid).OCI()
 	o := hooks.Options{Dir: m.launch.Rootfs, Env: slices.Concat([]string{}, m.spec.Process.Env)}
-	return thread.Own(func() error {
+	before, err := mountsBelow(m.launch.Rootfs)
+	if err != nil {
+		return err
+	}
+	err = thread.Own(func() error {
 		// The file server has taken the process's umask away.
 		if err := unix.Unshare(unix.CLONE_FS); err != nil {
 			return os.NewSyscallError("unshare", err)
@@ -36,6 +42,29 @@ func (m *monitor) runHooks(ctx context.Context) error {
 		unix.Umask(m.umask)
 		return hooks.Run(ctx, hooks.CreateContainer, m.spec.Hooks.CreateContainer, s, o)
 	})
+	if err != nil {
+		return err
+	}
+	after, err := mountsBelow(m.launch.Rootfs)
+	for id, path := range after {
+		if _, ok := before[id]; !ok {
+			return fmt.Errorf("hooks.createContainer: %s was mounted, which does not reach the guest, whose file systems are shared by then: mount it in a createRuntime hook", path)
+		}
+	}
+	return err
+}
+
+// mountsBelow lists the mounts at and below a directory by their ids.
+func mountsBelow(dir string) (map[int]string, error) {
+	list, err := mountinfo.GetMounts(mountinfo.PrefixFilter(dir))
+	if err != nil {
+		return nil, fmt.Errorf("list mounts: %w", err)
+	}
+	all := map[int]string{}
+	for _, i := range list {
+		all[i.ID] = i.Mountpoint
+	}
+	return all, nil
 }
 
 // hookState is the state for the hooks that the guest runs, in the form of

@@ -101,6 +101,13 @@ type Cgroup struct {
 	Made []string `json:"made,omitempty"`
 }
 
+// OfMonitor returns the state as that of the monitor beside the stand-in, which
+// goes with it.
+func (s State) OfMonitor() State {
+	s.PID, s.StartTime = s.Monitor.PID, s.Monitor.StartTime
+	return s
+}
+
 // maxFile bounds state.json, which a damaged disk could make any size.
 // Annotations are the only part without a small bound of its own.
 const maxFile = 8 << 20 // bytes

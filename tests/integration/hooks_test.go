@@ -298,6 +298,19 @@ func TestHookFailures(t *testing.T) {
 	}
 }
 
+// What a hook mounts too late for the guest is not missing without a word.
+func TestHookMountsLate(t *testing.T) {
+	r := newRuntime(t)
+	b := r.NewBundle(harness.Args("true"))
+	b.Change(t, func(s *specs.Spec) {
+		s.Hooks = &specs.Hooks{CreateContainer: []specs.Hook{hook("mkdir -p late && mount -n -t tmpfs late late")}}
+	})
+	res := r.Run("run", "--bundle", b.Dir, r.NewID())
+	if want := "hooks.createContainer: " + b.Rootfs + "/late was mounted"; res.Status != 1 || !strings.Contains(res.Stderr, want) {
+		t.Errorf("status %d, %q, want %s", res.Status, res.Stderr, want)
+	}
+}
+
 // A hook that hangs ends with the create that runs it, be it interrupted, or taken
 // back by delete --force; or when its time is over, in the guest as on the host.
 func TestHookHangs(t *testing.T) {
