@@ -158,7 +158,7 @@ func tableLinux() []Field {
 		{"linux.devices[].uid", Supported, ""},
 		{"linux.devices[].gid", Supported, ""},
 		{"linux.netDevices", Refused, "network devices are not moved into the guest yet"},
-		{"linux.rootfsPropagation", Supported, "between mount namespaces of the guest; what the host mounts below the rootfs after the start is not seen (below a slave or shared bind it is)"},
+		{"linux.rootfsPropagation", Supported, "what the host mounts below the rootfs later on is seen where it is slave or shared; what the guest mounts stays in the guest"},
 		{"linux.maskedPaths", Supported, ""},
 		{"linux.readonlyPaths", Supported, ""},
 		{"linux.mountLabel", Ignored, "the guest's kernel has no SELinux policy, without which crun, too, gives mounts no label (a warning says so)"},

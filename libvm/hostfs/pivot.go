@@ -18,7 +18,11 @@ func (v *View) Pivot() error {
 		return fmt.Errorf("pivot: %w", err)
 	}
 	defer old.Close() //nolint:errcheck // a directory
-	if err := unix.Fchdir(int(v.root.Fd())); err != nil {
+	base := v.root
+	if v.follows {
+		base = v.Trees[0].Root // under the view's root, with which it stays mounted
+	}
+	if err := unix.Fchdir(int(base.Fd())); err != nil {
 		return fmt.Errorf("pivot: %w", os.NewSyscallError("fchdir", err))
 	}
 	if err := unix.PivotRoot(".", "."); err != nil {
@@ -30,8 +34,25 @@ func (v *View) Pivot() error {
 	if err := unix.Unmount(".", unix.MNT_DETACH); err != nil {
 		return fmt.Errorf("detach the host's root: %w", os.NewSyscallError("umount2", err))
 	}
+	if v.follows {
+		if err := v.enter(); err != nil {
+			return err
+		}
+	}
 	if err := unix.Chdir("/"); err != nil {
 		return fmt.Errorf("pivot: %w", os.NewSyscallError("chdir", err))
+	}
+	return nil
+}
+
+// enter makes the view's root the calling process's where it lies over the root of
+// its mount namespace. Who enters that is led to the view's by the kernel.
+func (v *View) enter() error {
+	if err := unix.Fchdir(int(v.root.Fd())); err != nil {
+		return fmt.Errorf("pivot: %w", os.NewSyscallError("fchdir", err))
+	}
+	if err := unix.Chroot("."); err != nil {
+		return fmt.Errorf("pivot: %w", os.NewSyscallError("chroot", err))
 	}
 	return nil
 }

@@ -53,7 +53,10 @@ type View struct {
 	bundle string   // absolute; relative sources are below it
 	rootfs string   // absolute
 	root   *os.File // O_PATH of the view's root
-	Trees  []Tree
+	// follows: what the host mounts below the rootfs later on is seen in it. Only
+	// a mount that is attached gets that: the served rootfs is under the view's.
+	follows bool
+	Trees   []Tree
 }
 
 // Separate prepares the calling process's mount namespace, which must be its own:
@@ -73,6 +76,10 @@ func Separate() error {
 // container runtime does. On failure the caller exits, and the namespace with it.
 func Prepare(bundle, rootfs string, spec *specs.Spec) (*View, error) {
 	v := &View{bundle: bundle, rootfs: rootfs}
+	if l := spec.Linux; l != nil {
+		p, _ := mountopt.Propagation(l.RootfsPropagation)
+		v.follows = p&(unix.MS_SLAVE|unix.MS_SHARED) != 0
+	}
 	if err := v.attachRootfs(); err != nil {
 		return nil, err
 	}
@@ -123,10 +130,20 @@ func (v *View) attachRootfs() error {
 		return fmt.Errorf("rootfs %q: %w", v.rootfs, err)
 	}
 	v.root = shown
+	if v.follows {
+		if err := v.overRootfs(served); err != nil {
+			return err
+		}
+	}
 	if err := setAttr(shown, true, unix.MOUNT_ATTR_NODEV); err != nil {
 		return fmt.Errorf("rootfs %q: %w", v.rootfs, err)
 	}
-	if err := unix.MoveMount(int(shown.Fd()), "", unix.AT_FDCWD, v.rootfs, unix.MOVE_MOUNT_F_EMPTY_PATH); err != nil {
+	return v.overRootfs(shown)
+}
+
+// overRootfs mounts a detached mount over the rootfs.
+func (v *View) overRootfs(f *os.File) error {
+	if err := unix.MoveMount(int(f.Fd()), "", unix.AT_FDCWD, v.rootfs, unix.MOVE_MOUNT_F_EMPTY_PATH); err != nil {
 		return fmt.Errorf("mount rootfs %q: %w", v.rootfs, os.NewSyscallError("move_mount", err))
 	}
 	return nil

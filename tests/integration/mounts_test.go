@@ -188,33 +188,81 @@ func TestHostMounts(t *testing.T) {
 	}
 }
 
+// sharedDir makes a directory a shared mount of its own, as most hosts have them,
+// until the end of the test.
+func sharedDir(t *testing.T, dir string) {
+	t.Helper()
+	if err := unix.Mount(dir, dir, "", unix.MS_BIND, ""); err != nil {
+		t.Skipf("cannot mount here: %v", err)
+	}
+	t.Cleanup(func() { unix.Unmount(dir, unix.MNT_DETACH) }) //nolint:errcheck // the test is over
+	if err := unix.Mount("", dir, "", unix.MS_SHARED, ""); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// mountOnHost mounts a tmpfs with one file.
+func mountOnHost(t *testing.T, dir string) {
+	t.Helper()
+	if err := unix.Mount("t", dir, "tmpfs", 0, ""); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { unix.Unmount(dir, unix.MNT_DETACH) }) //nolint:errcheck // the test is over
+	if err := os.WriteFile(dir+"/new", nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // TestSlaveSeesHostMounts: what the host mounts below the source of a slave shows
 // up in the container.
 func TestSlaveSeesHostMounts(t *testing.T) {
 	r := newRuntime(t)
 	src := filepath.Join(r.Dir, "src")
 	makeTree(t, src, map[string]string{"sub/x": ""})
-	// The mount and its propagation are the test's own; its end undoes them.
-	if err := unix.Mount(src, src, "", unix.MS_BIND, ""); err != nil {
-		t.Skipf("cannot mount here: %v", err)
-	}
-	defer unix.Unmount(src, unix.MNT_DETACH) //nolint:errcheck // the test is over
-	if err := unix.Mount("", src, "", unix.MS_SHARED, ""); err != nil {
-		t.Fatal(err)
-	}
+	sharedDir(t, src)
 	b := r.NewBundle(harness.Args("sleep", "1000"), withMounts(bind(src, "/slave", "rbind", "rslave"), bind(src, "/private", "rbind", "rprivate")))
 	c := r.Create(b).Start()
 	defer c.End()
-	if err := unix.Mount("t", src+"/sub", "tmpfs", 0, ""); err != nil {
-		t.Fatal(err)
-	}
-	defer unix.Unmount(src+"/sub", unix.MNT_DETACH) //nolint:errcheck // the test is over
-	if err := os.WriteFile(src+"/sub/new", nil, 0o644); err != nil {
-		t.Fatal(err)
-	}
+	mountOnHost(t, src+"/sub")
 	harness.Within(t, harness.Limit, "the mount is seen", func() bool { return c.Exec("ls /slave/sub").Stdout == "new\n" })
 	if got := c.Output("ls /private/sub"); got != "x" {
 		t.Errorf("private: %q", got)
+	}
+	root := "/proc/" + itoa(c.PID) + "/root"
+	if _, err := os.Stat(root + "/slave/sub/new"); err != nil {
+		t.Errorf("in the view: %v", err)
+	}
+}
+
+// TestSlaveRootfsSeesHostMounts: the same below the rootfs.
+func TestSlaveRootfsSeesHostMounts(t *testing.T) {
+	r := newRuntime(t)
+	for propagation, seen := range map[string]bool{"rslave": true, "shared": true, "private": false, "": false} {
+		t.Run(propagation, func(t *testing.T) {
+			r.In(t)
+			b := r.NewBundle(harness.Args("sleep", "1000"), withMounts(tmpfs("/covered")), func(s *specs.Spec) { s.Linux.RootfsPropagation = propagation })
+			makeTree(t, b.Rootfs, map[string]string{"sub/x": ""})
+			sharedDir(t, b.Rootfs)
+			c := r.Create(b).Start()
+			defer c.End()
+			mountOnHost(t, b.Rootfs+"/sub")
+			root := "/proc/" + itoa(c.PID) + "/root"
+			if seen {
+				harness.Within(t, harness.Limit, "the mount is seen", func() bool { return c.Exec("ls /sub").Stdout == "new\n" })
+				if _, err := os.Stat(root + "/sub/new"); err != nil {
+					t.Errorf("in the view: %v", err)
+				}
+			} else if got := c.Output("ls /sub"); got != "x" {
+				t.Errorf("got %q", got)
+			}
+			// What the view mounts for itself is not served.
+			if got := c.Output("umount /covered; ls -d /covered; umount -l /proc; ls /proc"); got != "/covered" {
+				t.Errorf("below the guest's own mounts: %q", got)
+			}
+			if out, err := exec.Command("nsenter", "-t", itoa(c.PID), "-m", "ls", "/bin/busybox", "/proc/1/comm").CombinedOutput(); err != nil {
+				t.Errorf("in the monitor's mount namespace: %v, %s", err, out)
+			}
+		})
 	}
 }
 
