@@ -11,6 +11,7 @@ import (
 
 	"runv/agent/cgroup"
 	"runv/agent/container"
+	"runv/agent/network"
 	"runv/agent/reap"
 	"runv/agent/rpc"
 	"runv/agent/socket"
@@ -19,8 +20,11 @@ import (
 	"runv/agent/watch"
 )
 
-// controlPort is where the host waits for the agent.
-const controlPort = 1024
+// Where the host waits for the agent, and for questions for its name server.
+const (
+	controlPort  = 1024
+	resolverPort = 1026
+)
 
 // run boots the guest and serves the host until it is gone.
 func run() error {
@@ -57,6 +61,13 @@ func run() error {
 		CgroupRoot: cgroup.Root, LastCap: lastCap,
 	}}
 	s.m.Dial = s.dialStream
+	s.m.DialResolver = func() (network.Conn, error) {
+		c, err := vsock.Dial(resolverPort)
+		if err != nil {
+			return nil, err
+		}
+		return c, nil
+	}
 	s.sockets = socket.New(s.dialStream, treesDir)
 	s.watcher = &watch.Watcher{Dir: treesDir}
 	if err := <-dialed; err != nil {

@@ -241,7 +241,7 @@ func (s *service) Processes(_ context.Context, r *rpc.ProcessesRequest) (*rpc.Pr
 
 // change is what a message says.
 func change(n *rpc.Network) *network.Change {
-	c := &network.Change{Messages: n.Messages}
+	c := &network.Change{Messages: n.Messages, Resolver: n.Resolver}
 	for _, k := range n.Cards {
 		c.Cards = append(c.Cards, network.Card{Address: k.Address, Name: k.Name, Index: k.Index, Unplugged: k.Unplugged})
 	}

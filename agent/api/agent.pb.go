@@ -693,7 +693,8 @@ type Network struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Cards         []*Card                `protobuf:"bytes,1,rep,name=cards,proto3" json:"cards,omitempty"`
 	Sysctls       []*Sysctl              `protobuf:"bytes,2,rep,name=sysctls,proto3" json:"sysctls,omitempty"`
-	Messages      []byte                 `protobuf:"bytes,3,opt,name=messages,proto3" json:"messages,omitempty"` // of rtnetlink(7), one behind the other, in this order
+	Messages      []byte                 `protobuf:"bytes,3,opt,name=messages,proto3" json:"messages,omitempty"`  // of rtnetlink(7), one behind the other, in this order
+	Resolver      bool                   `protobuf:"varint,4,opt,name=resolver,proto3" json:"resolver,omitempty"` // 127.0.0.11:53 is to lead to that of the host's namespace, from now on
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -747,6 +748,13 @@ func (x *Network) GetMessages() []byte {
 		return x.Messages
 	}
 	return nil
+}
+
+func (x *Network) GetResolver() bool {
+	if x != nil {
+		return x.Resolver
+	}
+	return false
 }
 
 // Card is a network card of the guest, which is to stand for an interface.
@@ -2822,11 +2830,12 @@ const file_agent_api_agent_proto_rawDesc = "" +
 	"\x0eno_new_keyring\x18\v \x01(\bR\fnoNewKeyring\x12\x16\n" +
 	"\x06notify\x18\f \x01(\bR\x06notify\x120\n" +
 	"\anetwork\x18\r \x01(\v2\x16.runv.agent.v1.NetworkR\anetworkJ\x04\b\n" +
-	"\x10\v\"\x81\x01\n" +
+	"\x10\v\"\x9d\x01\n" +
 	"\aNetwork\x12)\n" +
 	"\x05cards\x18\x01 \x03(\v2\x13.runv.agent.v1.CardR\x05cards\x12/\n" +
 	"\asysctls\x18\x02 \x03(\v2\x15.runv.agent.v1.SysctlR\asysctls\x12\x1a\n" +
-	"\bmessages\x18\x03 \x01(\fR\bmessages\"h\n" +
+	"\bmessages\x18\x03 \x01(\fR\bmessages\x12\x1a\n" +
+	"\bresolver\x18\x04 \x01(\bR\bresolver\"h\n" +
 	"\x04Card\x12\x18\n" +
 	"\aaddress\x18\x01 \x01(\fR\aaddress\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x14\n" +

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"runv/agent/network"
 	"runv/agent/reap"
 	"runv/agent/stream"
 )
@@ -26,6 +27,8 @@ type Manager struct {
 	Reaper *reap.Table
 	// Dial connects to the host's port for streams.
 	Dial stream.Dialer
+	// DialResolver connects to the host's name server; package network.
+	DialResolver func() (network.Conn, error)
 	// Exe is the executable that runs setup.Main as setup.Argv0.
 	Exe string
 	// RunDir is a directory of the agent's own, Base an empty one in it for

@@ -20,6 +20,7 @@ type Change struct {
 	Cards    []Card
 	Sysctls  []Sysctl
 	Messages []byte
+	Resolver bool              // listen where Docker's name server would
 	Own      map[string]string // parameters that the container asks for itself
 }
 
@@ -36,7 +37,11 @@ type Sysctl struct{ Name, Value string }
 
 // Namespace is the network of a container. The zero value is one without cards.
 type Namespace struct {
-	indexes map[uint32]uint32 // of interfaces: on the host, and here
+	// Dial connects to the name server of the host's namespace (resolver.go).
+	Dial func() (Conn, error)
+
+	indexes  map[uint32]uint32 // of interfaces: on the host, and here
+	resolver *resolver         // nil: none yet
 }
 
 // Inside runs f on a thread in the network namespace of a process. Neither f nor
@@ -76,6 +81,14 @@ func (n *Namespace) Apply(pidfd int, c *Change, set func(name, value string) err
 			if err := n.change(c, home, set); err != nil {
 				return err
 			}
+		}
+		if c.Resolver && n.resolver == nil {
+			r, err := listen()
+			if err != nil {
+				return err
+			}
+			n.resolver = r
+			r.serve(n.Dial)
 		}
 		for k, v := range c.Own {
 			if err := set(k, v); err != nil {

@@ -24,6 +24,9 @@ import (
 const (
 	ControlPort = 1024 // the agent's ttrpc connection, one for the life of the VM
 	StreamPort  = 1025 // streams, each begins with its token
+	// ResolverPort takes questions for the name server of the container's network
+	// namespace. Any workload may ask, as it may under runc.
+	ResolverPort = 1026
 )
 
 // TokenBytes is the length of a stream's token. A workload can open vsock

@@ -27,7 +27,8 @@ var denied = []string{
 
 // filterProfile answers denied with EPERM, but clone3, which C libraries try
 // first, with ENOSYS. A clone that does not make a thread, and a socket that is
-// neither local nor asks the kernel about the network, are denied too.
+// neither local nor asks the kernel about the network, nor could be used to ask a
+// name server of the container's network, are denied too.
 func filterProfile() *specs.LinuxSeccomp {
 	eperm, enosys := uint(unix.EPERM), uint(unix.ENOSYS)
 	rules := []specs.LinuxSyscall{
@@ -46,10 +47,10 @@ func filterProfile() *specs.LinuxSeccomp {
 }
 
 // remoteFamilies matches, any one of them, the address families other than
-// AF_UNIX and AF_NETLINK.
+// AF_UNIX, AF_INET and AF_NETLINK.
 func remoteFamilies() []specs.LinuxSeccompArg {
 	args := []specs.LinuxSeccompArg{{Index: 0, Value: unix.AF_NETLINK, Op: specs.OpGreaterThan}}
-	for f := uint64(unix.AF_UNIX + 1); f < unix.AF_NETLINK; f++ {
+	for f := uint64(unix.AF_INET + 1); f < unix.AF_NETLINK; f++ {
 		args = append(args, specs.LinuxSeccompArg{Index: 0, Value: f, Op: specs.OpEqualTo})
 	}
 	return args

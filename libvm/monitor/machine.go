@@ -39,6 +39,7 @@ type machine struct {
 	files  *passthrough.Server
 	socks  *socketRelay
 	initrd *os.File
+	names  *resolver
 	ended  chan struct{} // closed when the VM has ended and its guest was closed
 }
 
@@ -90,19 +91,26 @@ func (m *monitor) startMachine(ctx context.Context) (*machine, error) {
 	for _, d := range m.network.Devices() {
 		devices = append(devices, d)
 	}
+	questions, err := sock.Listen(guest.ResolverPort)
+	if err != nil {
+		g.Close()
+		return fail(err)
+	}
 	m.log.Debug("starting the virtual machine", "backend", backend.Name(), "memory", vc.Memory, "cpus", vc.CPUs, "kernel", vc.Kernel)
 	socks := newSocketRelay(g, files, m.log)
 	files.SetSockets(socks)
 	files.EnableWatches()
 	running, err := backend.Start(ctx, vc, devices)
 	if err != nil {
+		questions.Close() //nolint:errcheck // nobody has asked
 		g.Close()
 		return fail(err)
 	}
-	mc := &machine{vm: running, guest: g, files: files, socks: socks, initrd: vc.Initrd, ended: make(chan struct{})}
+	mc := &machine{vm: running, guest: g, files: files, socks: socks, initrd: vc.Initrd, names: newResolver(questions), ended: make(chan struct{})}
 	go func() {
 		defer close(mc.ended)
 		<-running.Done()
+		mc.names.close()
 		g.Close() // who waits for a stream learns that it will not come
 	}()
 	return mc, nil

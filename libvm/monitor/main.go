@@ -57,6 +57,8 @@ type monitor struct {
 	machine *machine
 	network *network.Namespace // of the container; container.plugging guards it
 	watcher *network.Watcher   // of its changes
+	// resolvConf is the container's, as long as that is a file of the host.
+	resolvConf *os.File
 	// degraded is why the backend is not as fast as it could be. It is logged
 	// only when the container exists: an engine takes the one line of a failed
 	// create for the error.
@@ -428,6 +430,9 @@ func (m *monitor) close() {
 	}
 	if m.network != nil {
 		m.network.Close()
+	}
+	if m.resolvConf != nil {
+		m.resolvConf.Close() //nolint:errcheck // only read from
 	}
 	if m.watcher != nil {
 		m.watcher.Close() //nolint:errcheck // only listened

@@ -35,6 +35,7 @@ func (m *monitor) openNetwork() (err error) {
 	if m.launch.HostNetwork {
 		return nil
 	}
+	m.resolvConf = openResolvConf(m.launch.Bundle, &m.spec)
 	if m.watcher, err = network.Watch(); err != nil {
 		return err
 	}
@@ -42,11 +43,21 @@ func (m *monitor) openNetwork() (err error) {
 	return err
 }
 
+// followNetwork looks at what has become of the network namespace.
+func (m *monitor) followNetwork() (*network.Update, error) {
+	if wantsResolver(m.resolvConf) {
+		if err := m.network.ShareResolver(); err != nil {
+			return nil, err
+		}
+	}
+	return m.network.Update()
+}
+
 // firstNetwork is the network with which the container begins.
 func (c *container) firstNetwork() (*api.Network, error) {
 	c.plugging.Lock()
 	defer c.plugging.Unlock()
-	u, err := c.monitor.network.Update()
+	u, err := c.monitor.followNetwork()
 	if err != nil || u.Empty() {
 		return nil, err
 	}
@@ -57,7 +68,7 @@ func (c *container) firstNetwork() (*api.Network, error) {
 func (c *container) updateNetwork(ctx context.Context) error {
 	c.plugging.Lock()
 	defer c.plugging.Unlock()
-	u, err := c.monitor.network.Update()
+	u, err := c.monitor.followNetwork()
 	if err != nil || u.Empty() {
 		return err
 	}
@@ -97,7 +108,7 @@ func (c *container) watchNetwork(ctx context.Context) {
 
 // networkMessage is an update as the agent gets it.
 func networkMessage(u *network.Update) *api.Network {
-	n := &api.Network{Messages: u.Messages}
+	n := &api.Network{Messages: u.Messages, Resolver: u.Resolver}
 	for _, k := range u.Cards {
 		n.Cards = append(n.Cards, &api.Card{Address: k.Address, Name: k.Name, Index: uint32(k.Index), Unplugged: k.Unplugged})
 	}

@@ -35,6 +35,9 @@ type Namespace struct {
 	cards  []*card
 	noTaps error // why there are none
 	now    Config
+
+	resolver     bool // ShareResolver was called
+	resolverTold bool // and the guest knows
 }
 
 // card is one of the guest's.
@@ -162,6 +165,17 @@ func (n *Namespace) readSysctl(name string) (string, error) {
 		b = b[:len(b)-1]
 	}
 	return string(b), err
+}
+
+// writeSysctl writes a file below sysctlDir.
+func (n *Namespace) writeSysctl(name, value string) error {
+	fd, err := unix.Openat(int(n.params.Fd()), name, unix.O_WRONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return &os.PathError{Op: "open", Path: name, Err: err}
+	}
+	f := os.NewFile(uintptr(fd), name)
+	_, err = f.WriteString(value)
+	return errors.Join(err, f.Close())
 }
 
 // find returns the card of an interface, or nil.

@@ -58,6 +58,9 @@ func (n *Namespace) scan() (Config, error) {
 		return c, err
 	}
 	c.sysctls = n.sysctls(namespaceSysctls, "")
+	if n.resolver {
+		delete(c.sysctls, "net.ipv4.ip_local_port_range") // ours
+	}
 	steps := []struct {
 		request, reply int
 		take           func(b []byte)

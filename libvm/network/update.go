@@ -15,6 +15,9 @@ type Update struct {
 	// Messages are those of rtnetlink(7), one behind the other. Interfaces are
 	// those of the host.
 	Messages []byte
+	// Resolver: the guest's 127.0.0.11:53 is to lead to that of the namespace, now
+	// and later.
+	Resolver bool
 }
 
 // Card is a card of the guest that stands for an interface from now on, or not
@@ -28,7 +31,7 @@ type Card struct {
 
 // Empty says whether there is nothing to do.
 func (u *Update) Empty() bool {
-	return len(u.Cards) == 0 && len(u.Sysctls) == 0 && len(u.Messages) == 0
+	return len(u.Cards) == 0 && len(u.Sysctls) == 0 && len(u.Messages) == 0 && !u.Resolver
 }
 
 // Update looks at the namespace, plugs cards for interfaces that are new and pulls
@@ -53,6 +56,7 @@ func (n *Namespace) Update() (*Update, error) {
 	}
 	n.difference(&c, u)
 	n.now = c
+	u.Resolver, n.resolverTold = n.resolver && !n.resolverTold, n.resolver
 	return u, nil
 }
 

@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -323,6 +324,66 @@ func TestNetworkLate(t *testing.T) {
 		return strings.Contains(c.Output("ip addr"), "10.77.3.99/24")
 	})
 	contains(t, "ping", c.Output("ping -c 1 -w 20 10.77.3.1"), " 0% packet loss")
+	c.End()
+}
+
+// query is a question for the address of a.b.
+const query = "\x12\x34\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00\x01a\x01b\x00\x00\x01\x00\x01"
+
+// TestEmbeddedResolver: the name server that Docker has in the network namespace is
+// reached from the container, over UDP and TCP, and reaches others itself.
+func TestEmbeddedResolver(t *testing.T) {
+	n, peer := newNamespace(t), newNamespace(t)
+	n.join(peer, "eth0", 6, 1500)
+	defer nameServer(t, n, "127.0.0.11:53")()
+	defer nameServer(t, peer, "10.77.6.1:53")()
+	r := newRuntime(t)
+	conf := filepath.Join(r.Dir, "resolv.conf")
+	if err := os.WriteFile(conf, []byte("nameserver 10.77.6.1\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	c := r.Create(r.NewBundle(idle, networked(n), func(s *specs.Spec) {
+		s.Mounts = append(s.Mounts, specs.Mount{Destination: "/etc/resolv.conf", Type: "bind", Source: conf, Options: []string{"rbind", "rprivate"}})
+	}))
+	// As for a container that is connected to a network with a name server later.
+	if err := os.WriteFile(conf, []byte("search x\nnameserver 127.0.0.11\noptions ndots:0\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	c.Start()
+	for range 3 {
+		contains(t, "answer over UDP", c.Output("nslookup -type=a name.example 127.0.0.11"), "name.example", "192.0.2.77")
+	}
+	octal := ""
+	for _, b := range []byte(query) {
+		octal += fmt.Sprintf("\\%03o", b)
+	}
+	got := c.Output(fmt.Sprintf("printf '\\000\\%03o%s' | nc 127.0.0.11 53 | od -An -tu1 | tr -s '\\n ' ' '", len(query), octal))
+	contains(t, "answer over TCP", got, "192 0 2 77")
+	for range 3 {
+		err := n.inside(func() error {
+			c, err := net.DialTimeout("udp", "10.77.6.1:53", harness.Limit)
+			if err != nil {
+				return err
+			}
+			defer c.Close() //nolint:errcheck // the answer tells
+			b := make([]byte, 100)
+			if _, err = c.Write([]byte(query)); err == nil {
+				err = c.SetReadDeadline(time.Now().Add(harness.Limit))
+			}
+			if err == nil {
+				_, err = c.Read(b)
+			}
+			return err
+		})
+		if err != nil {
+			t.Errorf("the name server of the namespace asks another one: %v", err)
+		}
+	}
+	// The container's own questions still get their answers.
+	contains(t, "answer of the other", c.Output("nslookup -type=a name.example 10.77.6.1"), "192.0.2.77")
+	if got := c.Output("cat /proc/sys/net/ipv4/ip_local_port_range"); got != "32768\t60999" {
+		t.Errorf("ports of the container: %q", got)
+	}
 	c.End()
 }
 
