@@ -1,11 +1,9 @@
 package libvm
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"strconv"
 	"strings"
 
@@ -38,7 +36,7 @@ func (o ProcessOptions) process(dir string) (p *specs.Process, warnings []string
 		p, err = readProcess(o.File)
 	} else if len(o.Args) == 0 {
 		err = errors.New("exec args cannot be empty")
-	} else if p, err = bundleProcess(dir); err == nil {
+	} else if p, err = bundle.ReadProcess(dir); err == nil {
 		err = o.apply(p)
 	}
 	if err != nil {
@@ -62,22 +60,6 @@ func readProcess(path string) (*specs.Process, error) {
 		return nil, err
 	}
 	return bundle.ParseProcess(b)
-}
-
-// bundleProcess reads the process of the bundle's config.json, as it is now.
-func bundleProcess(dir string) (*specs.Process, error) {
-	b, err := os.ReadFile(filepath.Join(dir, "config.json"))
-	if err != nil {
-		return nil, err
-	}
-	var spec specs.Spec
-	if err := json.Unmarshal(b, &spec); err != nil {
-		return nil, fmt.Errorf("parse %q: %w", filepath.Join(dir, "config.json"), err)
-	}
-	if spec.Process == nil {
-		return nil, errors.New("config.json has no process")
-	}
-	return spec.Process, nil
 }
 
 // apply changes the container's process into the one to run.

@@ -68,6 +68,23 @@ func Load(dir string) (*Bundle, error) {
 	return b, nil
 }
 
+// ReadProcess reads the process of the config.json in a bundle's directory, as it
+// is now. Nothing of it is checked: see CheckProcess.
+func ReadProcess(dir string) (*specs.Process, error) {
+	raw, err := readConfig(filepath.Join(dir, configName))
+	if err != nil {
+		return nil, err
+	}
+	spec, err := parseSpec(raw)
+	if err != nil {
+		return nil, err
+	}
+	if spec.Process == nil {
+		return nil, errors.New("process property must not be empty")
+	}
+	return spec.Process, nil
+}
+
 // readConfig reads config.json, a regular file of bounded size.
 func readConfig(path string) ([]byte, error) {
 	// O_NONBLOCK: a FIFO in its place must not hang us.

@@ -11,6 +11,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 
 	"runv/agent/wire"
 )
@@ -250,4 +251,31 @@ func FuzzParseProcess(f *testing.F) {
 			t.Errorf("coded otherwise: %v, %s", err, diff)
 		}
 	})
+}
+
+// What exec reads of a bundle that somebody has changed.
+func TestReadProcess(t *testing.T) {
+	dir := t.TempDir()
+	if _, err := ReadProcess(dir); err == nil || err.Error() != "JSON specification file config.json not found" {
+		t.Errorf("no config.json: got %v", err)
+	}
+	path := filepath.Join(dir, "config.json")
+	if err := unix.Mkfifo(path, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := ReadProcess(dir); err == nil || !strings.Contains(err.Error(), "not a regular file") {
+		t.Errorf("a FIFO: got %v", err)
+	}
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+	for text, want := range map[string]string{"{}": "process property must not be empty", `{"process": 5}`: "process: cannot use number as an object", `{"process": {"cwd": "/x"}}`: ""} {
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		p, err := ReadProcess(dir)
+		if want == "" && (err != nil || p.Cwd != "/x") || want != "" && (err == nil || !strings.Contains(err.Error(), want)) {
+			t.Errorf("%s: got %+v, %v, want %q", text, p, err, want)
+		}
+	}
 }
