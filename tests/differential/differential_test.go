@@ -1,6 +1,6 @@
 // Package differential runs the same bundles under runv and under runc, and
 // compares what a probe sees inside: every difference is one that a virtual machine
-// cannot avoid, and listed in differences.go with the reason, or a defect.
+// cannot avoid, and listed in differences_test.go with the reason, or a defect.
 package differential
 
 import (
