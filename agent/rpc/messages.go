@@ -352,7 +352,9 @@ func (m *CreateContainerRequest) fields() []any {
 	return []any{1: &m.Id, 2: &m.Spec, 3: &m.Trees, 4: &m.Stdio, 5: &m.Rows, 6: &m.Cols, 7: &m.DeviceFilter, 8: &m.Seccomp, 9: &m.SeccompFlags, 11: &m.NoNewKeyring, 12: &m.Notify, 13: &m.Network}
 }
 
-func (m *Network) fields() []any { return []any{1: &m.Cards, 2: &m.Sysctls, 3: &m.Messages, 4: &m.Resolver} }
+func (m *Network) fields() []any {
+	return []any{1: &m.Cards, 2: &m.Sysctls, 3: &m.Messages, 4: &m.Resolver}
+}
 
 func (m *Card) fields() []any {
 	return []any{1: &m.Address, 2: &m.Name, 3: &m.Index, 4: &m.Unplugged}
