@@ -154,6 +154,7 @@ func others() []config {
 		{"hook startContainer", []string{"read=/hook"}, func(b *box) {
 			b.Hooks = &specs.Hooks{StartContainer: []specs.Hook{{Path: "/bin/sh", Args: []string{"sh", "-c", "echo ran >/hook"}}}}
 		}},
+		//lint:ignore SA1019 engines use it because it is old
 		{"hook that fails", nil, func(b *box) { b.Hooks = &specs.Hooks{Prestart: []specs.Hook{{Path: "/bin/false"}}} }},
 		//lint:ignore SA1019 engines use it because it is old
 		{"hook with a relative path", nil, func(b *box) { b.Hooks = &specs.Hooks{Prestart: []specs.Hook{{Path: "bin/true"}}} }},
