@@ -120,7 +120,7 @@ const (
 // Process is a monitor as its creator sees it.
 type Process struct {
 	cmd     *exec.Cmd
-	standIn *exec.Cmd // nil: none
+	standIn *os.Process // nil: none
 	sock    *net.UnixConn
 }
 
@@ -137,7 +137,7 @@ func Start(ctx context.Context, o Options) (*Process, error) {
 	if o.Started != nil {
 		var others []int
 		if p.standIn != nil {
-			others = append(others, p.standIn.Process.Pid)
+			others = append(others, p.standIn.Pid)
 		}
 		err = o.Started(p.Child(), others...)
 	}
@@ -220,7 +220,7 @@ func (p *Process) died(cause error) error {
 // monitor, or of what stands in for it.
 func (p *Process) Pid() int {
 	if p.standIn != nil {
-		return p.standIn.Process.Pid
+		return p.standIn.Pid
 	}
 	return p.cmd.Process.Pid
 }

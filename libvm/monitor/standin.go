@@ -7,7 +7,6 @@ import (
 	"maps"
 	"net"
 	"os"
-	"os/exec"
 	"slices"
 	"strconv"
 	"syscall"
@@ -16,6 +15,7 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
+	"runv/agent/task"
 	"runv/libvm/state"
 	"runv/libvm/thread"
 )
@@ -79,40 +79,51 @@ func standInOf(l *specs.Linux, list []specs.LinuxNamespace) *StandIn {
 
 // start starts the stand-in of a monitor that has not got its launch yet. socket
 // is its end of the pair.
-func (s *StandIn) start(id, rootfs string, monitor int, socket *os.File) (*exec.Cmd, error) {
-	cmd := &exec.Cmd{
-		Path: "/proc/self/exe", Args: []string{"runv", StandInCommand, id}, Dir: "/",
-		Env:         []string{"GOMAXPROCS=1", "GODEBUG=disablethp=1"},
-		ExtraFiles:  []*os.File{socket},
-		SysProcAttr: &syscall.SysProcAttr{Setsid: true},
+func (s *StandIn) start(id, rootfs string, monitor int, socket *os.File) (*os.Process, error) {
+	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer null.Close() //nolint:errcheck // the child has its own
+	attr := &syscall.ProcAttr{
+		Dir:   "/",
+		Env:   []string{"GOMAXPROCS=1", "GODEBUG=disablethp=1"},
+		Files: []uintptr{null.Fd(), null.Fd(), null.Fd(), socket.Fd()},
+		Sys:   &syscall.SysProcAttr{Setsid: true},
 	}
 	if s.chroot {
-		cmd.Env = append(cmd.Env, rootVariable+"="+rootfs)
+		attr.Env = append(attr.Env, rootVariable+"="+rootfs)
 	}
 	if s.user != nil {
-		a := cmd.SysProcAttr
+		a := attr.Sys
 		a.Cloneflags |= unix.CLONE_NEWUSER
 		a.UidMappings, a.GidMappings = idMap(s.user.UIDMappings), idMap(s.user.GIDMappings)
 		a.GidMappingsEnableSetgroups = true
 		a.Credential = &syscall.Credential{NoSetGroups: true}
 	}
-	err := thread.Own(func() error {
+	fork := syscall.ForkExec
+	if s.offsets != nil {
+		fork = task.ForkExec
+	}
+	var process *os.Process
+	err = thread.Own(func() error {
 		if err := s.enter(monitor); err != nil {
 			return err
 		}
-		return cmd.Start()
+		pid, err := fork("/proc/self/exe", []string{"runv", StandInCommand, id}, attr)
+		if pid > 0 {
+			process, _ = os.FindProcess(pid) // never fails on Linux
+		}
+		return err
 	})
-	if err == nil && s.offsets != nil {
-		err = inTimeNamespace(cmd.Process.Pid)
-	}
 	if err != nil {
-		if cmd.Process != nil {
-			cmd.Process.Kill() //nolint:errcheck // it may have ended by itself
-			cmd.Wait()         //nolint:errcheck // its status tells nothing new
+		if process != nil {
+			process.Kill() //nolint:errcheck // it may have ended by itself
+			process.Wait() //nolint:errcheck // its status tells nothing new
 		}
 		return nil, fmt.Errorf("start the container's stand-in: %w", err)
 	}
-	return cmd, nil
+	return process, nil
 }
 
 // prepareStandIn makes the socket pair of a stand-in, if there is to be one, and
@@ -135,7 +146,7 @@ func (p *Process) startStandIn(o *Options, socket *os.File) error {
 	if p.standIn, err = o.Namespaces.StandIn.start(o.ID, o.Rootfs, p.cmd.Process.Pid, socket); err != nil {
 		return err
 	}
-	found, err := state.Find(p.standIn.Process.Pid)
+	found, err := state.Find(p.standIn.Pid)
 	o.Launch.StandIn = &found
 	return err
 }
@@ -144,8 +155,8 @@ func (p *Process) startStandIn(o *Options, socket *os.File) error {
 // the first process of a pid namespace does not go before the others are reaped.
 func (p *Process) endStandIn() {
 	if p.standIn != nil {
-		p.standIn.Process.Kill() //nolint:errcheck // it ends with the monitor
-		p.standIn.Wait()         //nolint:errcheck // the monitor's status counts
+		p.standIn.Kill() //nolint:errcheck // it ends with the monitor
+		p.standIn.Wait() //nolint:errcheck // the monitor's status counts
 	}
 }
 
@@ -193,20 +204,6 @@ func (s *StandIn) newClocks() error {
 		}
 	}
 	return nil
-}
-
-// inTimeNamespace makes sure that a process has got a time namespace of its own:
-// before Linux 6.1 an exec was not enough.
-func inTimeNamespace(pid int) error {
-	own, err := os.Readlink("/proc/self/ns/time")
-	if err != nil {
-		return err
-	}
-	its, err := os.Readlink("/proc/" + strconv.Itoa(pid) + "/ns/time")
-	if err == nil && its == own {
-		err = errors.New("linux.namespaces: time: this host's kernel puts no program into a new time namespace (Linux 6.1 does)")
-	}
-	return err
 }
 
 // rootVariable has the rootfs, which is to be the stand-in's root.
