@@ -3,6 +3,7 @@ package libvm
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"time"
@@ -11,6 +12,7 @@ import (
 	"runv/libvm/devfilter"
 	"runv/libvm/inherit"
 	"runv/libvm/monitor"
+	"runv/libvm/network"
 	"runv/libvm/state"
 )
 
@@ -135,7 +137,16 @@ func (c *container) start(ctx context.Context, b *bundleConfig, o CreateOptions,
 	mo.Stdin, mo.Stdout, mo.Stderr = os.Stdin, os.Stdout, os.Stderr
 	mo.ConsoleSocket = consoleSocket
 	mo.Hooks = c.creationHooks()
-	mo.Cgroup, mo.Started = c.cgroup.Place(), c.cgroup.Apply
+	mo.Cgroup = c.cgroup.Place()
+	mo.Started = func(monitor int, others ...int) error {
+		if err := c.cgroup.Apply(monitor, others...); err != nil {
+			return err
+		}
+		if err := network.MoveDevices(monitor, b.spec.Linux.NetDevices); err != nil {
+			return fmt.Errorf("error creating network interfaces: %w", err)
+		}
+		return nil
+	}
 	m, err := c.runtime.startMonitor(ctx, mo)
 	if err != nil {
 		return cause(ctx, err)

@@ -25,13 +25,34 @@ func (b *Bundle) checkLinux() error {
 	}
 	l := b.Spec.Linux
 	for _, check := range []func(*specs.Linux) error{
-		b.checkNamespaces, checkMappings, b.checkSysctl, checkDevices, checkResources, checkRest,
+		b.checkNamespaces, b.checkNetDevices, checkMappings, b.checkSysctl, checkDevices, checkResources, checkRest,
 	} {
 		if err := check(l); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// checkNetDevices checks linux.netDevices. The words are runc's.
+func (b *Bundle) checkNetDevices(l *specs.Linux) error {
+	if len(l.NetDevices) > 0 && b.HostNetwork {
+		return errors.New("unable to move network devices without a NET namespace")
+	}
+	for name, d := range l.NetDevices {
+		for i, n := range []string{name, d.Name} {
+			if (i == 0 || n != "") && !interfaceName(n) {
+				return fmt.Errorf("invalid network device name %q", n)
+			}
+		}
+	}
+	return nil
+}
+
+// interfaceName says whether the kernel takes a name (dev_valid_name).
+func interfaceName(n string) bool {
+	const size = 16 // IFNAMSIZ, with a NUL
+	return n != "" && len(n) < size && n != "." && n != ".." && !strings.ContainsAny(n, "/:\x00 \t\n\v\f\r")
 }
 
 // checkMappings checks linux.uidMappings and gidMappings.

@@ -157,7 +157,7 @@ func tableLinux() []Field {
 		{"linux.devices[].fileMode", Supported, ""},
 		{"linux.devices[].uid", Supported, ""},
 		{"linux.devices[].gid", Supported, ""},
-		{"linux.netDevices", Refused, "network devices are not moved into the guest yet"},
+		{"linux.netDevices{}.name", Supported, "moved into the container's network namespace, they are cards of the guest like what else is there"},
 		{"linux.rootfsPropagation", Supported, "what the host mounts below the rootfs later on is seen where it is slave or shared; what the guest mounts stays in the guest"},
 		{"linux.maskedPaths", Supported, ""},
 		{"linux.readonlyPaths", Supported, ""},

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -73,6 +74,20 @@ func (n *namespace) inside(f func() error) error {
 		}
 		return f()
 	})
+}
+
+// enter has the test's goroutine, and what it starts, be in it until the test ends.
+func (n *namespace) enter() {
+	n.t.Helper()
+	runtime.LockOSThread() // for good: the thread ends with the goroutine
+	fd, err := unix.Open(n.path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	defer unix.Close(fd) //nolint:errcheck // only entered
+	if err := unix.Setns(fd, unix.CLONE_NEWNET); err != nil {
+		n.t.Fatal(err)
+	}
 }
 
 // join makes a pair of interfaces, that of n with the name and address i of both
@@ -416,6 +431,44 @@ func TestNetworkAfterKill(t *testing.T) {
 	if out := n.run("tc", "qdisc"); strings.Contains(out, "ingress") {
 		t.Errorf("left behind: %s", out)
 	}
+}
+
+// TestNetDevices: interfaces of the caller's namespace become the container's, under
+// their new names, with their addresses; what cannot be is told, and moved nowhere.
+func TestNetDevices(t *testing.T) {
+	caller, peer := newNamespace(t), newNamespace(t)
+	caller.join(peer, "dev7", 7, 1350)
+	caller.ip("addr add 10.77.7.3/24 dev dev7 valid_lft 1000 preferred_lft 1000") // not for good
+	caller.join(peer, "dev8", 8, 1500)
+	r := newRuntime(t)
+	caller.enter()
+	devices := func(d map[string]specs.LinuxNetDevice) harness.Change {
+		return func(s *specs.Spec) { s.Linux.NetDevices = d }
+	}
+	for _, tt := range []struct {
+		name    string
+		devices map[string]specs.LinuxNetDevice
+		want    string
+	}{
+		{"absent", map[string]specs.LinuxNetDevice{"dev7": {}, "dev9": {}}, "link not found for interface dev9"},
+		{"bad name", map[string]specs.LinuxNetDevice{"dev7": {Name: "a/b"}}, "invalid network device name"},
+		{"loopback", map[string]specs.LinuxNetDevice{"lo": {Name: "lo7"}}, "loopback"},
+	} {
+		refused(t, r, tt.want, 1, "run", "--bundle", r.NewBundle(idle, devices(tt.devices)).Dir, r.NewID())
+	}
+	contains(t, "interfaces of the caller", caller.run("ip", "-br", "addr"), "dev7", "10.77.7.2/24", "dev8")
+
+	c := r.Create(r.NewBundle(idle, networked(&namespace{}), devices(map[string]specs.LinuxNetDevice{"dev7": {Name: "eth0"}, "dev8": {}}))).Start()
+	if out := caller.run("ip", "-br", "addr"); strings.Contains(out, "dev") {
+		t.Errorf("still the caller's: %s", out)
+	}
+	got := c.Output("ip addr")
+	contains(t, "interfaces", got, "eth0: <", "mtu 1350", "inet 10.77.7.2/24", "inet6 fd77:7::2/64", "dev8: <", "inet 10.77.8.2/24")
+	if strings.Contains(got, "10.77.7.3") {
+		t.Errorf("an address that is not for good was moved:\n%s", got)
+	}
+	contains(t, "ping", c.Output("ping -c 1 -w 20 10.77.7.1; ping -c 1 -w 20 10.77.8.1"), "from 10.77.7.1", "from 10.77.8.1")
+	c.End()
 }
 
 // TestNetworkRefused: an interface that no card can stand for is named.
