@@ -11,8 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// procNames are the names of namespaces in /proc/<pid>/ns that are not those of
-// their types.
+// procName is the name in /proc/<pid>/ns of the namespace of a type.
 func procName(t specs.LinuxNamespaceType) string {
 	switch t {
 	case specs.MountNamespace:
@@ -44,7 +43,7 @@ func (b *Bundle) checkOwner(n specs.LinuxNamespace) error {
 			continue // it may have ended
 		}
 		if id, ok := containerOf(filepath.Dir(filepath.Dir(path))); ok {
-			return fmt.Errorf("linux.namespaces: %s: %s is that of container %s, which has a virtual machine of its own: sharing namespaces with it is not supported", n.Type, n.Path, id)
+			return fmt.Errorf("linux.namespaces: %s: %s is that of another container, %s, which has a virtual machine of its own: sharing namespaces with it is not supported", n.Type, n.Path, id)
 		}
 	}
 	return nil

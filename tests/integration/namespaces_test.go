@@ -298,7 +298,7 @@ func TestForeignNamespaces(t *testing.T) {
 			s.Linux.Namespaces = append(list, specs.LinuxNamespace{Type: typ, Path: fmt.Sprintf("/proc/%d/ns/%s", c.PID, name)})
 			s.Linux.Resources = nil
 		})
-		want := "is that of container " + c.ID
+		want := "is that of another container, " + c.ID
 		if typ == specs.UserNamespace || typ == specs.TimeNamespace {
 			want = "is not supported: the guest's"
 		}
