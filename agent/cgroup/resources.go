@@ -88,9 +88,8 @@ func settings(r *specs.LinuxResources) ([]setting, error) {
 		if strings.ContainsAny(h.Pagesize, "/ ") {
 			return nil, fmt.Errorf("linux.resources.hugepageLimits: page size %q", h.Pagesize)
 		}
-		list = append(list, setting{
-			field: "hugepageLimits", file: "hugetlb." + h.Pagesize + ".max", value: strconv.FormatUint(h.Limit, 10),
-		})
+		// Pages of a size that this processor does not have cannot be used.
+		list = append(list, setting{"hugepageLimits", "hugetlb." + h.Pagesize + ".max", strconv.FormatUint(h.Limit, 10), true})
 	}
 	keys := make([]string, 0, len(r.Unified))
 	for k := range r.Unified {

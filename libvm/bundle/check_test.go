@@ -104,6 +104,7 @@ func TestRefused(t *testing.T) {
 		{"cpus", inResources(`"cpu": {"cpus": "0-x"}`), `linux.resources.cpu.cpus: "0-x" is not a list of numbers`},
 		{"quota", inResources(`"cpu": {"quota": -5}`), "linux.resources.cpu.quota: -5"},
 		{"pids", inResources(`"pids": {"limit": -5}`), "linux.resources.pids.limit: -5"},
+		{"huge pages", inResources(`"hugepageLimits": [{"pageSize": "../x", "limit": 1}]`), `linux.resources.hugepageLimits[0].pageSize: "../x" is not a size`},
 		{"realtime", inResources(`"cpu": {"realtimeRuntime": 500}`), "linux.resources.cpu.realtimeRuntime is not supported"},
 		{"propagation", inLinux(`"rootfsPropagation": "upwards"`), "rootfsPropagation=upwards is not supported"},
 		{"personality", inLinux(`"personality": {"domain": "LINUX64"}`), "invalid personality domain LINUX64"},

@@ -167,6 +167,12 @@ func checkResources(l *specs.Linux) error {
 			return fmt.Errorf("linux.resources.cpu.quota: %d µs", q)
 		}
 	}
+	pageSize := regexp.MustCompile(`^[1-9][0-9]{0,9}(KB|MB|GB|TB)$`)
+	for i, h := range r.HugepageLimits {
+		if !pageSize.MatchString(h.Pagesize) {
+			return fmt.Errorf("linux.resources.hugepageLimits[%d].pageSize: %q is not a size as 2MB or 1GB", i, h.Pagesize)
+		}
+	}
 	if r.Pids != nil && deref(r.Pids.Limit) < -1 {
 		return fmt.Errorf("linux.resources.pids.limit: %d", *r.Pids.Limit)
 	}

@@ -17,6 +17,7 @@ import (
 	"runv/libvm/initramfs"
 	"runv/libvm/kernel"
 	"runv/libvm/virtio"
+	"runv/libvm/virtio/balloon"
 	"runv/libvm/virtio/blk"
 	"runv/libvm/virtio/fs"
 	"runv/libvm/virtio/fs/passthrough"
@@ -78,7 +79,7 @@ func (m *monitor) startMachine(ctx context.Context) (*machine, error) {
 	if err != nil {
 		return fail(err)
 	}
-	devices := []virtio.Device{sock, tree, rng.New()}
+	devices := []virtio.Device{sock, tree, rng.New(), balloon.New()}
 	if err := m.openDisks(); err != nil {
 		return fail(err)
 	}

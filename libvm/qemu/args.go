@@ -96,6 +96,16 @@ func (a *arguments) chardevAt(id, path string) {
 	a.add("-chardev", fmt.Sprintf("socket,id=%s,path=%s", id, path))
 }
 
+// ownDevice adds what QEMU does itself, without a back-end of ours: it has no
+// vhost-user frontend of a balloon.
+func (a *arguments) ownDevice(d virtio.Device) bool {
+	if d.ID() != virtio.IDBalloon {
+		return false
+	}
+	a.add("-device", "virtio-balloon-device,free-page-reporting=on")
+	return true
+}
+
 // device adds the frontend of d, whose backend is at the other end of chardev.
 func (a *arguments) device(d virtio.Device, chardev string) error {
 	switch d.ID() {

@@ -62,6 +62,10 @@ func (l *launch) prepare(devices []virtio.Device) error {
 		return err
 	}
 	for i, d := range devices {
+		if l.args.ownDevice(d) {
+			l.devs = append(l.devs, peer{})
+			continue
+		}
 		id := fmt.Sprintf("dev%d", i)
 		p, err := l.deviceSocket(id, d)
 		if err != nil {
@@ -140,6 +144,9 @@ func (l *launch) closeOurEnds() {
 func (l *launch) serve(ctx context.Context, devices []virtio.Device) {
 	m := l.machine
 	for i, d := range devices {
+		if l.devs[i] == (peer{}) {
+			continue // QEMU's own
+		}
 		m.serving.Go(func() {
 			err := l.devs[i].serve(ctx, d)
 			if err != nil && ctx.Err() == nil && !errors.Is(err, io.EOF) {

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"runv/libvm/virtio"
+	"runv/libvm/virtio/balloon"
 	"runv/libvm/virtio/queue"
 	"runv/libvm/virtio/rng"
 	"runv/libvm/vm"
@@ -126,6 +127,13 @@ func TestDeviceArguments(t *testing.T) {
 				t.Errorf("got %q, %v, want %q", got, err, tt.want)
 			}
 		})
+	}
+}
+
+func TestOwnDevice(t *testing.T) {
+	var a arguments
+	if a.ownDevice(rng.New()) || !a.ownDevice(balloon.New()) || strings.Join(a.args, " ") != "-device virtio-balloon-device,free-page-reporting=on" {
+		t.Errorf("got %q", a.args)
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -210,7 +211,7 @@ func TestGuestLimits(t *testing.T) {
 	r := newRuntime(t)
 	c := r.Create(r.NewBundle(harness.Args("sleep", "1000"), func(s *specs.Spec) {
 		s.Linux.Resources.CPU = &specs.LinuxCPU{Quota: ptr(int64(50000)), Period: ptr(uint64(100000)), Burst: ptr(uint64(20000)), Idle: ptr(int64(1))}
-		s.Linux.Resources.HugepageLimits = []specs.LinuxHugepageLimit{{Pagesize: "2MB", Limit: 4 << 20}}
+		s.Linux.Resources.HugepageLimits = []specs.LinuxHugepageLimit{{Pagesize: "2MB", Limit: 4 << 20}, {Pagesize: "1GB"}, {Pagesize: "64KB"}}
 		if unified() {
 			s.Linux.Resources.Unified = map[string]string{"memory.high": "33554432", "pids.max": "17"}
 		} else {
@@ -402,4 +403,34 @@ func TestHostLimitsAsRunc(t *testing.T) {
 	if diff := cmp.Diff(theirPlace, place); diff != "" {
 		t.Errorf("places (-runc +runv):\n%s", diff)
 	}
+}
+
+// TestFreeMemory: memory that the guest frees goes back to the host.
+func TestFreeMemory(t *testing.T) {
+	r := newRuntime(t)
+	c := r.Create(r.NewBundle(harness.Args("sleep", "1000"), func(s *specs.Spec) {
+		s.Linux.Resources.Memory = &specs.LinuxMemory{Limit: ptr(int64(256 << 20))}
+		s.Mounts = append(s.Mounts, specs.Mount{Destination: "/mem", Type: "tmpfs", Source: "tmpfs", Options: []string{"size=200m"}})
+	})).Start()
+	used := func() int64 {
+		n, err := strconv.ParseInt(hostLimit(t, c.PID, "memory.usage_in_bytes", "memory.current"), 10, 64)
+		if err != nil {
+			t.Skip("the host does not count memory (try: the controller memory)")
+		}
+		return n
+	}
+	const size = 160 << 20
+	before := used()
+	c.Output("dd if=/dev/zero of=/mem/x bs=1M count=160 2>/dev/null")
+	full := used()
+	if full < before+size/2 {
+		t.Errorf("the host counts %d MiB before and %d MiB with %d MiB in use", before>>20, full>>20, size>>20)
+	}
+	c.Output("rm /mem/x")
+	// The guest reports what has been free for some seconds.
+	harness.Within(t, harness.Limit, "the host has its memory back", func() bool { return used() < full-size/2 })
+	if got := c.Output("dd if=/dev/zero of=/mem/x bs=1M count=100 2>/dev/null; wc -c </mem/x"); got != fmt.Sprint(100<<20) {
+		t.Errorf("in use again: %s", got)
+	}
+	c.End()
 }
