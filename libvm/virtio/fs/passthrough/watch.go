@@ -226,15 +226,25 @@ func (s *Server) didFile(n *inode) {
 func (s *Server) Changes(f func(Change)) {
 	buf := make([]byte, 64<<10)
 	for {
-		n, err := s.watch.file.Read(buf)
+		n, err := s.watch.file.Read(buf[:len(buf)/2])
 		if err != nil {
 			return
+		}
+		if all := parseEvents(buf[:n]); len(all) > 0 && all[len(all)-1].mask&unix.IN_MOVED_FROM != 0 {
+			// What it was moved to comes next, if that is watched.
+			s.watch.file.SetReadDeadline(time.Now().Add(moveTime)) //nolint:errcheck // inotify can be polled
+			more, _ := s.watch.file.Read(buf[n:])
+			s.watch.file.SetReadDeadline(time.Time{}) //nolint:errcheck // as above
+			n += max(more, 0)
 		}
 		for _, c := range s.changes(buf[:n]) {
 			f(c)
 		}
 	}
 }
+
+// moveTime is how long the second half of a move may come after the first.
+const moveTime = 20 * time.Millisecond
 
 // rawEvent is struct inotify_event of inotify(7), with its name.
 type rawEvent struct {
