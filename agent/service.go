@@ -105,7 +105,7 @@ func (s *service) CreateContainer(_ context.Context, r *rpc.CreateContainerReque
 	}
 	c, err := s.m.Create(&container.CreateRequest{
 		ID: r.Id, Spec: r.Spec, Trees: trees, Stdio: stdio(r.Stdio), Rows: r.Rows, Cols: r.Cols,
-		DeviceFilter: r.DeviceFilter, Seccomp: r.Seccomp, SeccompFlags: r.SeccompFlags,
+		DeviceFilter: r.DeviceFilter, Seccomp: r.Seccomp, SeccompFlags: r.SeccompFlags, Listener: r.Listener,
 		NoNewKeyring: r.NoNewKeyring, Notify: r.Notify, Network: change(&r.Network),
 	})
 	if err != nil {
@@ -129,7 +129,7 @@ func (s *service) Exec(_ context.Context, r *rpc.ExecRequest) (*rpc.ExecResponse
 	}
 	pid, err := c.Exec(&container.ExecRequest{
 		ExecID: r.ExecId, Process: r.Process, Stdio: stdio(r.Stdio), Rows: r.Rows, Cols: r.Cols,
-		Seccomp: r.Seccomp, SeccompFlags: r.SeccompFlags, Cgroup: r.Cgroup,
+		Seccomp: r.Seccomp, SeccompFlags: r.SeccompFlags, Listener: r.Listener, Cgroup: r.Cgroup,
 	})
 	if err != nil {
 		return nil, failed(err)

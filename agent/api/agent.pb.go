@@ -569,6 +569,7 @@ type CreateContainerRequest struct {
 	NoNewKeyring  bool                   `protobuf:"varint,11,opt,name=no_new_keyring,json=noNewKeyring,proto3" json:"no_new_keyring,omitempty"` // the processes keep the agent's session keyring
 	Notify        bool                   `protobuf:"varint,12,opt,name=notify,proto3" json:"notify,omitempty"`                                   // /run/notify/notify.sock is there: Ready
 	Network       *Network               `protobuf:"bytes,13,opt,name=network,proto3" json:"network,omitempty"`                                  // set up before the first process sees it
+	Listener      []byte                 `protobuf:"bytes,14,opt,name=listener,proto3" json:"listener,omitempty"`                                // token of the stream of the filter's listener; empty: it has none
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -683,6 +684,13 @@ func (x *CreateContainerRequest) GetNotify() bool {
 func (x *CreateContainerRequest) GetNetwork() *Network {
 	if x != nil {
 		return x.Network
+	}
+	return nil
+}
+
+func (x *CreateContainerRequest) GetListener() []byte {
+	if x != nil {
+		return x.Listener
 	}
 	return nil
 }
@@ -1028,7 +1036,8 @@ type ExecRequest struct {
 	Cols          uint32                 `protobuf:"varint,6,opt,name=cols,proto3" json:"cols,omitempty"`
 	Seccomp       []byte                 `protobuf:"bytes,7,opt,name=seccomp,proto3" json:"seccomp,omitempty"`
 	SeccompFlags  uint32                 `protobuf:"varint,8,opt,name=seccomp_flags,json=seccompFlags,proto3" json:"seccomp_flags,omitempty"`
-	Cgroup        string                 `protobuf:"bytes,9,opt,name=cgroup,proto3" json:"cgroup,omitempty"` // path below the container's; empty: the container's
+	Cgroup        string                 `protobuf:"bytes,9,opt,name=cgroup,proto3" json:"cgroup,omitempty"`      // path below the container's; empty: the container's
+	Listener      []byte                 `protobuf:"bytes,10,opt,name=listener,proto3" json:"listener,omitempty"` // as CreateContainerRequest.listener
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1124,6 +1133,13 @@ func (x *ExecRequest) GetCgroup() string {
 		return x.Cgroup
 	}
 	return ""
+}
+
+func (x *ExecRequest) GetListener() []byte {
+	if x != nil {
+		return x.Listener
+	}
+	return nil
 }
 
 type ExecResponse struct {
@@ -2816,7 +2832,7 @@ const file_agent_api_agent_proto_rawDesc = "" +
 	"\x04File\x12\x14\n" +
 	"\x05token\x18\x01 \x01(\fR\x05token\x12\x14\n" +
 	"\x05reads\x18\x02 \x01(\bR\x05reads\x12\x16\n" +
-	"\x06writes\x18\x03 \x01(\bR\x06writes\"\x95\x03\n" +
+	"\x06writes\x18\x03 \x01(\bR\x06writes\"\xb1\x03\n" +
 	"\x16CreateContainerRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04spec\x18\x02 \x01(\fR\x04spec\x12)\n" +
@@ -2829,7 +2845,8 @@ const file_agent_api_agent_proto_rawDesc = "" +
 	"\rseccomp_flags\x18\t \x01(\rR\fseccompFlags\x12$\n" +
 	"\x0eno_new_keyring\x18\v \x01(\bR\fnoNewKeyring\x12\x16\n" +
 	"\x06notify\x18\f \x01(\bR\x06notify\x120\n" +
-	"\anetwork\x18\r \x01(\v2\x16.runv.agent.v1.NetworkR\anetworkJ\x04\b\n" +
+	"\anetwork\x18\r \x01(\v2\x16.runv.agent.v1.NetworkR\anetwork\x12\x1a\n" +
+	"\blistener\x18\x0e \x01(\fR\blistenerJ\x04\b\n" +
 	"\x10\v\"\x9d\x01\n" +
 	"\aNetwork\x12)\n" +
 	"\x05cards\x18\x01 \x03(\v2\x13.runv.agent.v1.CardR\x05cards\x12/\n" +
@@ -2850,7 +2867,7 @@ const file_agent_api_agent_proto_rawDesc = "" +
 	"\x17CreateContainerResponse\x12\x10\n" +
 	"\x03pid\x18\x01 \x01(\rR\x03pid\"'\n" +
 	"\x15StartContainerRequest\x12\x0e\n" +
-	"\x02id\x18\x01 \x01(\tR\x02id\"\xfb\x01\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\"\x97\x02\n" +
 	"\vExecRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x17\n" +
 	"\aexec_id\x18\x02 \x01(\tR\x06execId\x12\x18\n" +
@@ -2860,7 +2877,9 @@ const file_agent_api_agent_proto_rawDesc = "" +
 	"\x04cols\x18\x06 \x01(\rR\x04cols\x12\x18\n" +
 	"\aseccomp\x18\a \x01(\fR\aseccomp\x12#\n" +
 	"\rseccomp_flags\x18\b \x01(\rR\fseccompFlags\x12\x16\n" +
-	"\x06cgroup\x18\t \x01(\tR\x06cgroup\" \n" +
+	"\x06cgroup\x18\t \x01(\tR\x06cgroup\x12\x1a\n" +
+	"\blistener\x18\n" +
+	" \x01(\fR\blistener\" \n" +
 	"\fExecResponse\x12\x10\n" +
 	"\x03pid\x18\x01 \x01(\rR\x03pid\"b\n" +
 	"\rSignalRequest\x12\x0e\n" +

@@ -12,9 +12,11 @@ import (
 	"golang.org/x/sys/unix"
 
 	"runv/agent/cgroup"
+	"runv/agent/listener"
 	"runv/agent/network"
 	"runv/agent/reap"
 	"runv/agent/setup"
+	"runv/agent/stream"
 )
 
 // Container is one container. Its first process exists from Create on.
@@ -25,7 +27,8 @@ type Container struct {
 	spec      *spec
 	ns        uintptr // clone flags of its own namespaces
 	group     *cgroup.Group
-	pidfd     int // of the first process, to join its namespaces; -1: none
+	listener  []byte // token of the stream of the first process's seccomp listener
+	pidfd     int    // of the first process, to join its namespaces; -1: none
 	devices   string
 	notify    *notifySocket // nil: none
 	created   atomic.Bool
@@ -75,6 +78,11 @@ func (c *Container) Start() error {
 	c.started = true
 	c.mu.Unlock()
 	defer c.peer.Close()
+	if len(c.listener) > 0 && c.spec.Process.NoNewPrivileges {
+		// The filter is installed right before the exec. A process that fails
+		// before tells why by itself.
+		go func() { _ = c.takeListener() }()
+	}
 	err := c.peer.Start()
 	c.startedAt.Store(time.Now().UnixNano())
 	return err
@@ -216,4 +224,28 @@ func (c *Container) free() error {
 		errs = append(errs, os.RemoveAll(c.devices))
 	}
 	return errors.Join(errs...)
+}
+
+// takeListener passes the seccomp listener of the first process, which waits for
+// that, on to the host.
+func (c *Container) takeListener() error {
+	if err := c.passListener(c.Pid(), c.init.proc.Done(), c.listener); err != nil {
+		_ = c.init.proc.Signal(unix.SIGKILL) // nobody would answer its calls
+		return err
+	}
+	return c.peer.Release()
+}
+
+func (c *Container) passListener(pid int, done <-chan struct{}, token []byte) error {
+	fd, err := listener.Take(pid, done)
+	if err != nil {
+		return err
+	}
+	conn, err := stream.Open(c.m.Dial, token)
+	if err != nil {
+		unix.Close(fd)
+		return err
+	}
+	listener.Serve(fd, conn)
+	return nil
 }

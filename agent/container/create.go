@@ -24,8 +24,9 @@ type CreateRequest struct {
 	DeviceFilter []byte // struct bpf_insn[]; empty: none
 	Seccomp      []byte // struct sock_filter[]; empty: none
 	SeccompFlags uint32
-	NoNewKeyring bool // the processes keep the agent's session keyring
-	Notify       bool // the container gets a notify socket
+	Listener     []byte // token of the stream of the filter's listener, if that has one
+	NoNewKeyring bool   // the processes keep the agent's session keyring
+	Notify       bool   // the container gets a notify socket
 	Network      *network.Change
 }
 
@@ -246,8 +247,19 @@ func (c *Container) prepare(r *CreateRequest, terminal bool) error {
 			return err
 		}
 	}
+	c.listener = r.Listener
+	taken := make(chan error, 1)
+	early := len(r.Listener) > 0 && !c.spec.Process.NoNewPrivileges
+	if early {
+		go func() { taken <- c.takeListener() }()
+	}
 	if err := c.peer.Ready(); err != nil {
 		return err
+	}
+	if early {
+		if err := <-taken; err != nil {
+			return err
+		}
 	}
 	pid, p := c.init.proc.Pid, c.spec.Process
 	if err := task.SetOOMScoreAdj(pid, p.OOMScoreAdj); err != nil {

@@ -26,6 +26,7 @@ type ExecRequest struct {
 	Rows, Cols   uint32 // characters; 0: as the process says
 	Seccomp      []byte // struct sock_filter[]; empty: none
 	SeccompFlags uint32
+	Listener     []byte // token of the stream of the filter's listener, if that has one
 	Cgroup       string // path below the container's; empty: the container's
 }
 
@@ -155,7 +156,16 @@ func (c *Container) runExec(r *ExecRequest, p *process, settings *task.Settings)
 		<-p.proc.Done()
 		return err
 	}
-	if err := f.child.Open(); err != nil {
+	var take func()
+	var lerr error
+	if len(r.Listener) > 0 {
+		take = func() {
+			if lerr = c.passListener(pid, p.proc.Done(), r.Listener); lerr != nil {
+				_ = p.proc.Signal(unix.SIGKILL) // nobody would answer its calls
+			}
+		}
+	}
+	if err := errors.Join(f.child.OpenWith(take), lerr); err != nil {
 		<-p.proc.Done()
 		return err
 	}
@@ -316,6 +326,7 @@ func (c *Container) script(settings *task.Settings, pipes *task.Pipes, fds []int
 	if err != nil {
 		return nil, err
 	}
+	settings.Hold = pipes.GateFD()
 	privileges, err := settings.Privileges(false)
 	if err != nil {
 		return nil, err

@@ -78,6 +78,7 @@ type CreateContainerRequest struct {
 	NoNewKeyring bool
 	Notify       bool
 	Network      Network
+	Listener     []byte
 }
 
 // Network is the message of that name.
@@ -129,6 +130,7 @@ type ExecRequest struct {
 	Seccomp      []byte
 	SeccompFlags uint32
 	Cgroup       string
+	Listener     []byte
 }
 
 // ExecResponse is the message of that name.
@@ -349,7 +351,7 @@ func (m *Stdio) fields() []any {
 func (m *File) fields() []any { return []any{1: &m.Token, 2: &m.Reads, 3: &m.Writes} }
 
 func (m *CreateContainerRequest) fields() []any {
-	return []any{1: &m.Id, 2: &m.Spec, 3: &m.Trees, 4: &m.Stdio, 5: &m.Rows, 6: &m.Cols, 7: &m.DeviceFilter, 8: &m.Seccomp, 9: &m.SeccompFlags, 11: &m.NoNewKeyring, 12: &m.Notify, 13: &m.Network}
+	return []any{1: &m.Id, 2: &m.Spec, 3: &m.Trees, 4: &m.Stdio, 5: &m.Rows, 6: &m.Cols, 7: &m.DeviceFilter, 8: &m.Seccomp, 9: &m.SeccompFlags, 11: &m.NoNewKeyring, 12: &m.Notify, 13: &m.Network, 14: &m.Listener}
 }
 
 func (m *Network) fields() []any {
@@ -368,7 +370,7 @@ func (m *CreateContainerResponse) fields() []any { return []any{1: &m.Pid} }
 func (m *StartContainerRequest) fields() []any { return []any{1: &m.Id} }
 
 func (m *ExecRequest) fields() []any {
-	return []any{1: &m.Id, 2: &m.ExecId, 3: &m.Process, 4: &m.Stdio, 5: &m.Rows, 6: &m.Cols, 7: &m.Seccomp, 8: &m.SeccompFlags, 9: &m.Cgroup}
+	return []any{1: &m.Id, 2: &m.ExecId, 3: &m.Process, 4: &m.Stdio, 5: &m.Rows, 6: &m.Cols, 7: &m.Seccomp, 8: &m.SeccompFlags, 9: &m.Cgroup, 10: &m.Listener}
 }
 
 func (m *ExecResponse) fields() []any { return []any{1: &m.Pid} }

@@ -121,6 +121,7 @@ func become(c *Config, settings *task.Settings) error {
 	if err != nil {
 		return err
 	}
+	settings.Hold = uintptr(c.files.sync())
 	privileges, err := settings.Privileges(entered)
 	if err != nil {
 		return err

@@ -27,6 +27,7 @@ const (
 	msgConsole = 'c'
 	msgReady   = 'r'
 	msgStart   = 's'
+	msgTaken   = 't' // the seccomp listener was taken: goes to Settings.Hold
 	msgFailed  = 'f'
 )
 
@@ -93,6 +94,12 @@ func (p *Peer) Start() error {
 	if err == nil {
 		err = fmt.Errorf("init sent %q after start", kind)
 	}
+	return err
+}
+
+// Release lets a process go on whose seccomp listener was taken (task.Settings.Hold).
+func (p *Peer) Release() error {
+	_, err := p.f.Write([]byte{msgTaken})
 	return err
 }
 

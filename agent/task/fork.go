@@ -78,6 +78,10 @@ func NewPipes(files int) (*Pipes, error) {
 }
 
 func (p *Pipes) gateFD() uintptr { return uintptr(p.files) }
+
+// GateFD is the child's end of the gate, for Settings.Hold.
+func (p *Pipes) GateFD() uintptr { return p.gateFD() }
+
 func (p *Pipes) failFD() uintptr { return uintptr(p.files) + 1 }
 
 func highPipe(files int) (r, w *os.File, err error) {
@@ -195,9 +199,17 @@ func fork(args *cloneArgs, s Script, fail [2]uintptr, report *failure) (int, sys
 
 // Open lets the child go on from its gate, and waits until it exec'd. The error
 // is the call that failed; the child has exited then.
-func (c *Child) Open() error {
+func (c *Child) Open() error { return c.OpenWith(nil) }
+
+// OpenWith is Open for a child that holds at Settings.Hold: take is called while it
+// is on its way there, and lets it go on when it returns.
+func (c *Child) OpenWith(take func()) error {
 	defer c.fail.Close()
 	_, err := c.gate.Write([]byte{1})
+	if take != nil && err == nil {
+		take()
+		_, err = c.gate.Write([]byte{1})
+	}
 	c.gate.Close()
 	if err != nil && !errors.Is(err, unix.EPIPE) {
 		return fmt.Errorf("release the child: %w", err)

@@ -17,6 +17,9 @@ type Settings struct {
 	// none. Its flags are those of seccomp(2).
 	Seccomp      []byte
 	SeccompFlags uint32
+	// Hold is a descriptor from which the process reads a byte when it has installed
+	// a filter that has a listener: until then the agent takes that.
+	Hold uintptr
 	// Personality is the domain of personality(2); -1: as it is.
 	Personality int
 	// KeyringName is the session keyring to join; empty: the agent's own.
@@ -130,8 +133,14 @@ func (t *Settings) seccomp() Script {
 	// no owner that the script could keep; a copy has.
 	prog := append([]byte(nil), t.Seccomp...)
 	fp := &sockFprog{len: uint16(n), filter: unsafe.Pointer(&prog[0])}
-	return Script{Call("install the seccomp filter", unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER,
+	script := Script{Call("install the seccomp filter", unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER,
 		uintptr(t.SeccompFlags)).pointer(2, unsafe.Pointer(fp))}
+	if t.SeccompFlags&unix.SECCOMP_FILTER_FLAG_NEW_LISTENER != 0 {
+		hold := Call("wait for the seccomp listener to be taken", unix.SYS_READ, t.Hold, 0, 1).pointer(1, unsafe.Pointer(new(byte)))
+		hold.min = 1
+		script = append(script, hold)
+	}
+	return script
 }
 
 // Exec is the end of a script: the seccomp filter, as late as can be if the

@@ -236,14 +236,14 @@ func tableResources() []Field {
 
 func tableSeccomp() []Field {
 	return []Field{
-		{"linux.seccomp.defaultAction", Supported, "all but SCMP_ACT_NOTIFY"},
+		{"linux.seccomp.defaultAction", Supported, "all but SCMP_ACT_NOTIFY, as by runc"},
 		{"linux.seccomp.defaultErrnoRet", Supported, ""},
 		{"linux.seccomp.architectures", Supported, "x86-64, x86 and x32; those that no guest has change nothing"},
-		{"linux.seccomp.flags", Supported, "all but SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV"},
-		{"linux.seccomp.listenerPath", Refused, "the listener would be in the guest and its supervisor on the host"},
-		{"linux.seccomp.listenerMetadata", Refused, "the listener would be in the guest and its supervisor on the host"},
+		{"linux.seccomp.flags", Supported, "all"},
+		{"linux.seccomp.listenerPath", Supported, "the pid of a call is 0, SECCOMP_IOCTL_NOTIF_ADDFD fails; the host needs FUSE"},
+		{"linux.seccomp.listenerMetadata", Supported, ""},
 		{"linux.seccomp.syscalls[].names", Supported, "unknown names change nothing, as by runc"},
-		{"linux.seccomp.syscalls[].action", Supported, "all but SCMP_ACT_NOTIFY"},
+		{"linux.seccomp.syscalls[].action", Supported, "all"},
 		{"linux.seccomp.syscalls[].errnoRet", Supported, ""},
 		{"linux.seccomp.syscalls[].args[].index", Supported, ""},
 		{"linux.seccomp.syscalls[].args[].value", Supported, ""},

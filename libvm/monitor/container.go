@@ -86,7 +86,12 @@ func (c *container) create(ctx context.Context) (err error) {
 	if req.Network, err = c.firstNetwork(); err != nil {
 		return err
 	}
+	var listening func(bool) error
+	req.Listener, listening = m.listeners.listen(m.machine.guest, m.processState(state.Creating))
 	if _, err := c.agent().CreateContainer(ctx, req); err != nil {
+		if lerr := listening(false); lerr != nil && !errors.Is(lerr, guest.ErrLost) {
+			return lerr
+		}
 		return c.explain(ctx, guest.Error(err))
 	}
 	m.network.Carry()

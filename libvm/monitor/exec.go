@@ -48,6 +48,8 @@ func (c *container) Exec(ctx context.Context, r ctl.ExecRequest) (ctl.ExecSessio
 			return nil, err
 		}
 	}
+	var listening func(bool) error
+	req.Listener, listening = c.monitor.listeners.listen(c.monitor.machine.guest, c.monitor.processState(state.Running))
 	// The agent finishes what it began, and does not hear of a client that goes
 	// meanwhile: only its answer says whether there is a process to end.
 	var resp *api.ExecResponse
@@ -57,6 +59,9 @@ func (c *container) Exec(ctx context.Context, r ctl.ExecRequest) (ctl.ExecSessio
 	})
 	if err != nil {
 		s.forget()
+		if lerr := listening(false); lerr != nil && !errors.Is(lerr, guest.ErrLost) {
+			return nil, lerr
+		}
 		return nil, c.explain(ctx, err)
 	}
 	s.pid = int(resp.Pid)

@@ -71,6 +71,7 @@ type monitor struct {
 	ending      atomic.Bool   // the stand-in may
 
 	container *container
+	listeners *listeners // of its seccomp profile; nil: it has none
 }
 
 // Main is the hidden monitor command; it returns the exit status.
@@ -369,6 +370,9 @@ func (m *monitor) prepareView(ctx context.Context) (err error) {
 	if err := m.runHooks(ctx); err != nil {
 		return err
 	}
+	if m.listeners, err = m.openListeners(); err != nil {
+		return err
+	}
 	if err := m.view.Pivot(); err != nil {
 		return err
 	}
@@ -424,6 +428,9 @@ func (m *monitor) close() {
 	}
 	if m.machine != nil {
 		m.machine.close()
+	}
+	if m.listeners != nil {
+		m.listeners.close()
 	}
 	for _, d := range m.disks {
 		d.disk.Close() //nolint:errcheck // all was written, or the guest was told

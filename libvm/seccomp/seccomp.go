@@ -19,7 +19,9 @@ package seccomp
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
@@ -36,19 +38,45 @@ type Filter struct {
 // Empty says that there is nothing to install.
 func (f Filter) Empty() bool { return len(f.Program) == 0 }
 
+// Notifies says whether a profile has calls answered by a supervisor.
+func Notifies(p *specs.LinuxSeccomp) bool {
+	return p != nil && slices.ContainsFunc(p.Syscalls, func(s specs.LinuxSyscall) bool { return s.Action == specs.ActNotify })
+}
+
+// checkNotify refuses what runc refuses.
+func checkNotify(p *specs.LinuxSeccomp) error {
+	if p.DefaultAction == specs.ActNotify {
+		return errors.New("linux.seccomp.defaultAction: SCMP_ACT_NOTIFY cannot be used as default action")
+	}
+	for i, s := range p.Syscalls {
+		if s.Action == specs.ActNotify && slices.Contains(s.Names, "write") {
+			return fmt.Errorf("linux.seccomp.syscalls[%d]: SCMP_ACT_NOTIFY cannot be used for the write syscall", i)
+		}
+	}
+	if Notifies(p) && p.ListenerPath == "" {
+		return errors.New("seccomp listenerPath is not set")
+	}
+	return nil
+}
+
 // Compile compiles a profile. A nil profile, and one without a default action
-// and rules, gives an empty Filter. What is wrong in a profile, and what is
-// not supported (SCMP_ACT_NOTIFY), is an error that names it.
+// and rules, gives an empty Filter. What is wrong in a profile is an error that
+// names it.
 func Compile(p *specs.LinuxSeccomp) (Filter, error) {
 	if p == nil || (p.DefaultAction == "" && len(p.Syscalls) == 0) {
 		return Filter{}, nil
 	}
-	if p.ListenerPath != "" || p.ListenerMetadata != "" {
-		return Filter{}, fmt.Errorf("linux.seccomp.listenerPath is not supported: the listener would be in the guest and its supervisor on the host")
+	if err := checkNotify(p); err != nil {
+		return Filter{}, err
 	}
 	flags, err := flagBits(p.Flags)
 	if err != nil {
 		return Filter{}, err
+	}
+	if Notifies(p) {
+		flags |= unix.SECCOMP_FILTER_FLAG_NEW_LISTENER
+	} else {
+		flags &^= unix.SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV // the kernel takes it with a listener only
 	}
 	prof, err := parse(p)
 	if err != nil {

@@ -116,6 +116,7 @@ func TestOperatorsAndActions(t *testing.T) {
 			p := &specs.LinuxSeccomp{
 				DefaultAction: specs.ActLog,
 				Architectures: []specs.Arch{specs.ArchX32, specs.ArchX86},
+				ListenerPath:  "/listener",
 			}
 			for _, v := range values {
 				p.Syscalls = append(p.Syscalls, specs.LinuxSyscall{
@@ -249,8 +250,9 @@ func TestRefused(t *testing.T) {
 	tests := []struct{ name, json, want string }{
 		{"no default action", `{"syscalls":[{"names":["read"],"action":"SCMP_ACT_ALLOW"}]}`, `defaultAction: unknown action ""`},
 		{"unknown action", `{"defaultAction":"SCMP_ACT_ALLOW","syscalls":[{"names":["read"],"action":"X"}]}`, `syscalls[0]: unknown action "X"`},
-		{"notify", `{"defaultAction":"SCMP_ACT_ALLOW","syscalls":[{"names":["read"],"action":"SCMP_ACT_NOTIFY"}]}`, "SCMP_ACT_NOTIFY is not supported"},
-		{"listener", `{"defaultAction":"SCMP_ACT_ALLOW","listenerPath":"/x"}`, "linux.seccomp.listenerPath is not supported"},
+		{"notify without a listener", `{"defaultAction":"SCMP_ACT_ALLOW","syscalls":[{"names":["read"],"action":"SCMP_ACT_NOTIFY"}]}`, "seccomp listenerPath is not set"},
+		{"notify by default", `{"defaultAction":"SCMP_ACT_NOTIFY","listenerPath":"/x"}`, "SCMP_ACT_NOTIFY cannot be used as default action"},
+		{"notify of write", `{"defaultAction":"SCMP_ACT_ALLOW","listenerPath":"/x","syscalls":[{"names":["write"],"action":"SCMP_ACT_NOTIFY"}]}`, "SCMP_ACT_NOTIFY cannot be used for the write syscall"},
 		{"architecture", `{"defaultAction":"SCMP_ACT_ALLOW","architectures":["SCMP_ARCH_X86","VAX"]}`, `architectures[1]: unknown architecture "VAX"`},
 		{"operator", `{"defaultAction":"SCMP_ACT_ALLOW","syscalls":[{"names":["read"],"action":"SCMP_ACT_LOG","args":[{"index":0,"op":"X","value":1}]}]}`, `args[0]: unknown operator "X"`},
 		{"index", `{"defaultAction":"SCMP_ACT_ALLOW","syscalls":[{"names":["read"],"action":"SCMP_ACT_LOG","args":[{"index":6,"op":"SCMP_CMP_EQ","value":1}]}]}`, "index 6, want 0 to 5"},
@@ -259,7 +261,6 @@ func TestRefused(t *testing.T) {
 		{"empty name", `{"defaultAction":"SCMP_ACT_ALLOW","syscalls":[{"names":[""],"action":"SCMP_ACT_LOG"}]}`, "empty string is not a valid syscall"},
 		{"no names", `{"defaultAction":"SCMP_ACT_ALLOW","syscalls":[{"names":[],"action":"SCMP_ACT_LOG"}]}`, "names is empty"},
 		{"unknown flag", `{"defaultAction":"SCMP_ACT_ALLOW","flags":["X"]}`, "seccomp flag X is not known"},
-		{"recv flag", `{"defaultAction":"SCMP_ACT_ALLOW","flags":["SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV"]}`, "is not supported"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

@@ -23,7 +23,7 @@ func Actions() []string {
 	return []string{
 		string(specs.ActAllow), string(specs.ActErrno), string(specs.ActKill),
 		string(specs.ActKillProcess), string(specs.ActKillThread), string(specs.ActLog),
-		string(specs.ActTrace), string(specs.ActTrap),
+		string(specs.ActNotify), string(specs.ActTrace), string(specs.ActTrap),
 	}
 }
 
@@ -43,7 +43,7 @@ func Archs() []string {
 
 // KnownFlags lists the flags that Compile knows, sorted. All are supported.
 func KnownFlags() []string {
-	return []string{string(specs.LinuxSeccompFlagLog), string(specs.LinuxSeccompFlagSpecAllow), string(flagTSync)}
+	return []string{string(specs.LinuxSeccompFlagLog), string(specs.LinuxSeccompFlagSpecAllow), string(flagTSync), string(specs.LinuxSeccompFlagWaitKillableRecv)}
 }
 
 func knownOperator(op specs.LinuxSeccompOperator) bool {
@@ -65,7 +65,7 @@ func flagBits(flags []specs.LinuxSeccompFlag) (uint32, error) {
 		case specs.LinuxSeccompFlagSpecAllow:
 			bits |= unix.SECCOMP_FILTER_FLAG_SPEC_ALLOW
 		case specs.LinuxSeccompFlagWaitKillableRecv:
-			return 0, fmt.Errorf("linux.seccomp.flags: %s is not supported: it belongs to SCMP_ACT_NOTIFY", f)
+			bits |= unix.SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV
 		default:
 			return 0, fmt.Errorf("linux.seccomp.flags: seccomp flag %s is not known to runv", f)
 		}
@@ -111,7 +111,7 @@ func plainAction(act specs.LinuxSeccompAction) (uint32, error) {
 	case specs.ActLog:
 		return unix.SECCOMP_RET_LOG, nil
 	case specs.ActNotify:
-		return 0, fmt.Errorf("action %s is not supported: the listener would be in the guest and its supervisor on the host", act)
+		return unix.SECCOMP_RET_USER_NOTIF, nil
 	}
 	return 0, fmt.Errorf("unknown action %q", act)
 }

@@ -170,7 +170,7 @@ func TestSocketOfHost(t *testing.T) {
 	t.Run("packets", func(t *testing.T) {
 		r.In(t)
 		reverser(t, "unixpacket", filepath.Join(dir, "packets"))
-		if got := c.Output("(printf one; sleep 0.2; printf three) | unixsock dial unixpacket /shared/packets"); got != "4: 0 0\n\n3: eno\n5: eerht" {
+		if got := c.Output("printf 'one\\nthree\\n' | unixsock dial unixpacket /shared/packets"); got != "4: 0 0\n\n3: eno\n5: eerht" {
 			t.Errorf("got %q", got)
 		}
 	})
@@ -182,7 +182,7 @@ func TestSocketOfHost(t *testing.T) {
 		}
 		defer l.Close()                                  //nolint:errcheck // the test's end
 		l.SetReadDeadline(time.Now().Add(harness.Limit)) //nolint:errcheck // the read tells
-		c.Output("(printf one; sleep 0.2; printf three) | unixsock dial unixgram /shared/log")
+		c.Output("printf 'one\\nthree\\n' | unixsock dial unixgram /shared/log")
 		for _, want := range []string{"one", "three"} {
 			buf := make([]byte, 100)
 			n, err := l.Read(buf)

@@ -8,6 +8,7 @@
 package main
 
 import (
+	"bufio"
 	"fmt"
 	"io"
 	"net"
@@ -53,10 +54,8 @@ func dial(kind, path string) error {
 	}
 	c := conn.(*net.UnixConn)
 	if kind != "unix" {
-		buf := make([]byte, maxLine)
-		n, err := os.Stdin.Read(buf)
-		for ; err == nil; n, err = os.Stdin.Read(buf) {
-			if _, err := c.Write(buf[:n]); err != nil {
+		for in := bufio.NewScanner(os.Stdin); in.Scan(); { // a line is a packet
+			if _, err := c.Write(in.Bytes()); err != nil {
 				return err
 			}
 		}
@@ -64,7 +63,8 @@ func dial(kind, path string) error {
 			return nil
 		}
 		c.CloseWrite()
-		for n, err = c.Read(buf); err == nil && n > 0; n, err = c.Read(buf) {
+		buf := make([]byte, maxLine)
+		for n, err := c.Read(buf); err == nil && n > 0; n, err = c.Read(buf) {
 			fmt.Printf("%d: %s\n", n, buf[:min(n, 80)])
 		}
 		return nil
