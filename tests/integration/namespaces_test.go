@@ -2,6 +2,7 @@ package integration
 
 import (
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -227,6 +228,51 @@ func TestNamespacesInTheGuest(t *testing.T) {
 			}
 			if !strings.Contains(res.Stderr, tt.warning) || tt.warning == "" && res.Stderr != "" {
 				t.Errorf("warnings %q, want %q", res.Stderr, tt.warning)
+			}
+		})
+	}
+}
+
+// TestNamespacesLikeRunc compares what is seen where a namespace is mapped, and where
+// there is none but the host's, or the guest's.
+func TestNamespacesLikeRunc(t *testing.T) {
+	for _, tt := range []struct {
+		name   string
+		change harness.Change
+		script string
+	}{
+		{"mapped", mapped, `id; cat /proc/self/uid_map /proc/self/gid_map /proc/self/setgroups; for f in / /proc /dev/null /dev/pts /dev/shm /sys; do stat -c "%n %u %g %a" $f; done
+			touch /tmp/x; stat -c %u /tmp/x; grep Cap /proc/self/status; cat /proc/self/oom_score_adj; hostname foo; mknod /tmp/n c 1 3; mount -t tmpfs x /tmp; cat /proc/sys/kernel/msgmax`},
+		{"none", withNamespaces(specs.LinuxNamespace{Type: specs.MountNamespace}, specs.LinuxNamespace{Type: specs.NetworkNamespace}),
+			`hostname; hostname foo; cat /proc/sys/kernel/msgmax; id; cat /proc/self/uid_map; test $$ = 1 || echo not the first; test -r /proc/1/comm && echo but there is one`},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			r := newRuntime(t)
+			b := r.NewBundle(harness.Shell("exec 2>&1\n"+tt.script), tt.change, func(s *specs.Spec) { s.Process.Rlimits = nil })
+			err := filepath.WalkDir(b.Rootfs, func(path string, _ fs.DirEntry, err error) error {
+				if err == nil {
+					err = os.Lchown(path, 1000, 1000)
+				}
+				return err
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, dir := range []string{b.Dir, r.Dir, filepath.Dir(r.Dir)} {
+				if err := os.Chmod(dir, 0o755); err != nil { // its user walks through
+					t.Fatal(err)
+				}
+			}
+			theirs := r.Finish(exec.Command("runc", "--root", filepath.Join(r.Dir, "runc"), "run", "--bundle", b.Dir, r.NewID()))
+			if theirs.Status != 0 && theirs.Stdout == "" {
+				t.Skipf("runc does not run here: %s", theirs.Stderr)
+			}
+			if err := os.Remove(filepath.Join(b.Rootfs, "tmp/x")); err != nil && tt.name == "mapped" {
+				t.Fatal(err)
+			}
+			ours := r.Run("run", "--bundle", b.Dir, r.NewID())
+			if diff := cmp.Diff(strings.Split(theirs.Stdout, "\n"), strings.Split(ours.Stdout, "\n")); diff != "" || ours.Status != theirs.Status {
+				t.Errorf("status %d and %d, -runc +runv:\n%s%s", theirs.Status, ours.Status, diff, ours.Stderr)
 			}
 		})
 	}
