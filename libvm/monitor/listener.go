@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"log/slog"
 	"net"
 	"os"
 	"runtime"
@@ -27,6 +28,7 @@ type listeners struct {
 	path     *os.File // O_PATH of the supervisor's socket
 	proc     *os.File // O_PATH of /proc/self/fd
 	metadata string
+	log      *slog.Logger
 }
 
 // openListeners opens what it takes while its path leads there; nil if the profile
@@ -43,7 +45,7 @@ func (m *monitor) openListeners() (*listeners, error) {
 		}
 		return os.NewFile(uintptr(fd), path), nil
 	}
-	l := &listeners{metadata: p.ListenerMetadata}
+	l := &listeners{metadata: p.ListenerMetadata, log: m.log}
 	var err error
 	if l.path, err = open(p.ListenerPath, 0); err != nil {
 		return nil, fmt.Errorf("failed to connect with seccomp agent specified in the seccomp profile: %w", err)
@@ -81,7 +83,9 @@ func (l *listeners) listen(g *guest.Guest, s specs.State) (token []byte, finish 
 	go func() { // ends with the stream, which Cancel ends, or the guest
 		conn, err := stream.Wait(context.Background())
 		if err == nil {
-			err = l.pass(conn, s)
+			if err = l.pass(conn, s); err != nil {
+				l.log.Error("the seccomp agent has no listener: calls of the profile fail", "error", err)
+			}
 		}
 		passed <- err
 	}()

@@ -18,6 +18,7 @@ import (
 	"net"
 	"os"
 	"sync"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -36,6 +37,9 @@ const (
 // maxWaiting bounds the notifications that no supervisor has received yet, and the
 // ioctls of supervisors that wait: beyond them the guest's calls, and ioctls, fail.
 const maxWaiting = 1024
+
+// askTime is how long a guest may leave an answer of its supervisor unread.
+const askTime = 5 * time.Second
 
 // FS is the file system. It serves any number of listeners.
 type FS struct {
@@ -281,14 +285,14 @@ func (f *FS) ioctl(unique uint64, b []byte) {
 }
 
 // ask sends a message that the agent answers. Called with f.mu, so that answers come
-// in the order of asked; a guest that takes nothing is bounded by the stream's buffer
-// and then ends it.
+// in the order of asked; a guest that takes nothing loses its supervisor.
 func (f *FS) ask(l *listener, unique uint64, m wire.NotifyMessage) {
 	if l.closed {
 		f.reply(unique, unix.ENOENT, nil)
 		return
 	}
 	l.asked = append(l.asked, unique)
+	l.conn.SetWriteDeadline(time.Now().Add(askTime)) //nolint:errcheck // a closed connection fails the write
 	if _, err := l.conn.Write(m.Bytes()); err != nil {
 		l.conn.Close() //nolint:errcheck // receive answers
 	}
