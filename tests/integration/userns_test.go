@@ -69,7 +69,11 @@ func TestUserNamespace(t *testing.T) {
 	})
 	chownTree(t, b.Rootfs, 100000, 200000)
 	c := r.Create(b).Start()
-	defer c.End()
+	monitor := monitorOf(t, c) // its pid is that of a stand-in, in the user namespace
+	defer func() {
+		c.End()
+		harness.Reap(t, monitor)
+	}()
 	for _, tt := range []struct{ script, want string }{
 		{"id -u; id -g; awk '{print $1, $2, $3}' /proc/self/uid_map /proc/self/gid_map; cat /proc/self/setgroups", "0\n0\n0 100000 1000\n1000 5000 1\n0 200000 2000\nallow"},
 		{"stat -c '%n %u:%g' / /bin /proc /sys /scratch /dev /dev/shm /proc/self/fd", "/ 0:0\n/bin 0:0\n/proc 65534:65534\n/sys 65534:65534\n/scratch 0:0\n/dev 0:0\n/dev/shm 0:0\n/proc/self/fd 0:0"},
