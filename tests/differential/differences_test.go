@@ -40,7 +40,7 @@ func oneIsEmptyOrMissing(runv, runc string) bool {
 
 // differences are listed by what they come from.
 var differences = []difference{
-	// The host's file systems are behind virtio-fs, and what is mounted on the host later does not propagate into a guest.
+	// The host's file systems are behind virtio-fs.
 	{fact: `mount / (source|type|super)`, reason: "the root is served by virtio-fs"},
 	{fact: `mount .* (source|type|super)`, reason: "a bind of the host's is served by virtio-fs", holds: func(runv, _ string) bool {
 		return runv == "virtiofs" || runv == "runv" || runv == "rw" || runv == "ro"
