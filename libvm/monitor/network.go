@@ -97,10 +97,14 @@ func (c *container) watchNetwork(ctx context.Context) {
 		if ctx.Err() != nil {
 			return
 		}
-		if err == nil && c.current() != state.Created { // start looks by itself
-			err = c.updateNetwork(ctx)
-		}
 		if err != nil {
+			c.monitor.log.Warn("changes of the network do not reach the container any more", "error", err)
+			return
+		}
+		if c.current() == state.Created {
+			continue // start looks by itself
+		}
+		if err := c.updateNetwork(ctx); err != nil && ctx.Err() == nil {
 			c.monitor.log.Warn("a change of the network did not reach the container", "error", err)
 		}
 	}

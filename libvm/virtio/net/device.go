@@ -214,10 +214,7 @@ func (d *Device) Start(features uint64, queues []*queue.Queue) error {
 	d.workers.Serve(queues, func(i int, q *queue.Queue) error {
 		switch i {
 		case receiveq:
-			stop := make(chan struct{})
-			defer close(stop)
-			go d.interruptAt(q, stop)
-			return (&receiver{device: d, queue: q, mergeable: mergeable}).run()
+			return d.receive(q, mergeable)
 		case transmitq:
 			return (&transmitter{device: d, queue: q}).run()
 		}
@@ -226,13 +223,20 @@ func (d *Device) Start(features uint64, queues []*queue.Queue) error {
 	return nil
 }
 
-// interruptAt has receive notice the closing of its queue.
-func (d *Device) interruptAt(q *queue.Queue, stop <-chan struct{}) {
-	select {
-	case <-q.Done():
-		d.interrupt()
-	case <-stop:
-	}
+// receive moves frames to the guest, and notices the closing of its queue.
+func (d *Device) receive(q *queue.Queue, mergeable bool) error {
+	stop := make(chan struct{})
+	var noticing sync.WaitGroup
+	noticing.Go(func() {
+		select {
+		case <-q.Done():
+			d.interrupt()
+		case <-stop:
+		}
+	})
+	defer noticing.Wait()
+	defer close(stop)
+	return (&receiver{device: d, queue: q, mergeable: mergeable}).run()
 }
 
 // Wait waits until the queues were closed, or the driver broke one.

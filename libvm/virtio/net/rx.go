@@ -32,7 +32,7 @@ type receiver struct {
 	held     []*queue.Chain // taken, in order, and not given back
 	room     int            // bytes in held
 	iovs     []unix.Iovec
-	overflow [maxFrame]byte
+	overflow []byte // made when it is first needed
 	used     []uint32
 }
 
@@ -176,7 +176,10 @@ func (r *receiver) read(fd int) (int, error) {
 			inGuest += len(w)
 		}
 	}
-	iovs = append(iovs, iovec(r.overflow[:]))
+	if r.overflow == nil {
+		r.overflow = make([]byte, maxFrame)
+	}
+	iovs = append(iovs, iovec(r.overflow))
 	r.iovs = iovs
 	n, err := readv(fd, iovs)
 	if err != nil {

@@ -175,3 +175,39 @@ func echo(q *queue.Queue) error {
 		q.Used(c, uint32(copy(c.Writable[0], c.Readable[0])))
 	}
 }
+
+// TestTogether: chains that are given back together appear with one step of the
+// index, and those that are not taken after all come again.
+func TestTogether(t *testing.T) {
+	d := queuetest.New(t, 8, queue.Config{EventIdx: true, Next: 65534})
+	d.WantNext()
+	for i := range 5 {
+		d.Offer(queuetest.Buffer{Data: []byte{byte(i), 0}, Write: true})
+	}
+	var taken []*queue.Chain
+	for range 5 {
+		taken = append(taken, next(t, d))
+	}
+	d.Queue.Untake(2)
+	if n := d.Queue.InFlight(); n != 3 {
+		t.Errorf("%d chains in flight, want 3", n)
+	}
+	d.Queue.PutUsedTogether(taken[:3], []uint32{2, 1, 0})
+	if n := d.Interrupts(); n != 0 {
+		t.Errorf("%d interrupts before Signal", n)
+	}
+	d.Queue.Signal()
+	for i, want := range []uint32{2, 1, 0} {
+		if u := d.Take(t, patience); u.Len != want || u.Data[0][0] != byte(i) {
+			t.Errorf("chain %d came back as %d, %d bytes, want %d", i, u.Data[0][0], u.Len, want)
+		}
+	}
+	if n := d.Interrupts(); n != 1 {
+		t.Errorf("%d interrupts, want 1", n)
+	}
+	for i := range 2 {
+		if c := next(t, d); c.Writable[0][0] != byte(3+i) {
+			t.Errorf("chain %d came in the place of %d", c.Writable[0][0], 3+i)
+		}
+	}
+}
