@@ -152,6 +152,7 @@ func run(r *harness.Runtime, c config, probe, id, runtime string, flags ...strin
 	id += "-" + filepath.Base(r.Dir)
 	dir := filepath.Join(r.Dir, id)
 	defer os.RemoveAll(dir) //nolint:errcheck // the test's directory goes, too
+	defer removeGroups(id)
 	if err := bundle(r, c, probe, dir, id); err != nil {
 		return outcome{err: err}
 	}
@@ -257,4 +258,17 @@ func listed(config, fact, runv, runc string, used map[string]bool) bool {
 		}
 	}
 	return false
+}
+
+// removeGroups removes the control groups that both leave where a path has more than
+// one part: they made them, but do not know that nobody else uses them.
+func removeGroups(id string) {
+	for _, pattern := range []string{"/sys/fs/cgroup/*/", "/sys/fs/cgroup/"} {
+		for _, below := range []string{"/x", ""} {
+			dirs, _ := filepath.Glob(pattern + id + below) // the pattern is a good one
+			for _, d := range dirs {
+				_ = os.Remove(d) // one that is in use stays, and is told of
+			}
+		}
+	}
 }
