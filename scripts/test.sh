@@ -54,8 +54,10 @@ integration() {
 
 conformance() {
 	kernel || return 1
-	local status=0 backend
-	for backend in qemu kvm; do scripts/conformance.sh --backend "$backend" || status=1; done
+	local status=0
+	scripts/conformance.sh --backend qemu || status=1
+	# Those that look at the host's control groups alone make a hundred containers.
+	scripts/conformance.sh --backend kvm -skip=TestValidation/linux_cgroups || status=1
 	return $status
 }
 
