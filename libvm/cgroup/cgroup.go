@@ -78,7 +78,9 @@ func open(id string, place state.Cgroup, annotations map[string]string) (*Group,
 		}
 	}
 	m, err := manager.NewWithPaths(c, maps.Clone(place.Paths))
-	if err != nil {
+	if err != nil && strings.Contains(err.Error(), "no cgroup mount found") {
+		return nil, fmt.Errorf("%w: %w", errNone, err)
+	} else if err != nil {
 		return nil, err
 	}
 	return &Group{manager: m, place: place}, nil

@@ -45,7 +45,7 @@ const qemuTimeout = 20 * time.Second
 // Host looks at everything. Its results are in the order in which a container
 // needs them.
 func Host(ctx context.Context, o Options) []Result {
-	rs := []Result{privileges(), hostKernel(), stateRoot(o.Root), settings(o.SettingsErr), agent(), guestKernel(o)}
+	rs := []Result{privileges(), hostKernel(), cgroups(), stateRoot(o.Root), settings(o.SettingsErr), agent(), guestKernel(o)}
 	own := ownVMM(ctx)
 	all := append([]backend{own}, backends(ctx, o.QEMU, own.slow)...)
 	for _, b := range all {

@@ -78,3 +78,13 @@ func TestHostTellsTheCure(t *testing.T) {
 		t.Errorf("state directory: got %+v", r)
 	}
 }
+
+func TestCgroups(t *testing.T) {
+	got := cgroups()
+	if !got.OK {
+		t.Skipf("no cgroups here: %s", got.Detail)
+	}
+	if version, rest, _ := strings.Cut(got.Detail, ": "); version != "v1" && version != "v2" || !strings.Contains(rest, "pids") {
+		t.Errorf("got %+v", got)
+	}
+}
