@@ -253,7 +253,7 @@ func TestCreatorKilled(t *testing.T) {
 	const steps = 8
 	for i := range steps {
 		id := r.NewID()
-		cmd := r.Command("create", "--bundle", b.Dir, id)
+		cmd := r.Command("create", "--bundle", b.Dir, "--pid-file", "pid-"+id, id)
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)
 		}
@@ -261,10 +261,9 @@ func TestCreatorKilled(t *testing.T) {
 		monitors := slices.DeleteFunc(harness.Descendants(cmd.Process.Pid), func(p harness.Proc) bool { return p.PPID != cmd.Process.Pid })
 		cmd.Process.Kill() //nolint:errcheck // it may have ended
 		if status := r.Wait(cmd); status == 0 {
-			for _, p := range monitors {
-				r.Must("delete", "--force", id)
-				harness.Reap(t, p.PID)
-			}
+			p := harness.ReadPid(t, r.Dir+"/pid-"+id) // it was faster
+			r.Must("delete", "--force", id)
+			harness.Reap(t, p)
 			continue
 		}
 		// An engine deletes then, while the monitor may be at work on its end.
