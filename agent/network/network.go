@@ -112,10 +112,9 @@ func (n *Namespace) change(c *Change, home *place, set func(name, value string) 
 		}
 	}
 	for _, s := range c.Sysctls {
-		// One that this kernel does not have it does not need.
-		if err := set(s.Name, s.Value); err != nil && !errors.Is(err, os.ErrNotExist) {
-			return err
-		}
+		// Nobody has asked for it in the config: a value that this kernel does not
+		// have, or does not take, it does without.
+		_ = set(s.Name, s.Value)
 	}
 	return n.send(p.socket, c.Messages)
 }
