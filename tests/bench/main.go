@@ -48,6 +48,7 @@ var sections = [...]section{
 	{name: "memory", run: (*bench).measureMemory},
 	{name: "sizes", run: (*bench).measureSizes},
 	{name: "io", run: (*bench).measureIO},
+	{name: "network", run: (*bench).measureNetwork},
 	{name: "kvm", run: (*bench).measureKVM, asked: true},
 }
 
