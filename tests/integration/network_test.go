@@ -471,6 +471,58 @@ func TestNetDevices(t *testing.T) {
 	c.End()
 }
 
+// tap makes one in the namespace, with an address, and returns its other end, as
+// slirp4netns and pasta do.
+func (n *namespace) tap(name, address string) *os.File {
+	n.t.Helper()
+	var f *os.File
+	err := n.inside(func() error {
+		fd, err := unix.Open("/dev/net/tun", unix.O_RDWR|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
+		if err != nil {
+			return err
+		}
+		ifr, err := unix.NewIfreq(name)
+		if err == nil {
+			ifr.SetUint16(unix.IFF_TAP | unix.IFF_NO_PI)
+			err = unix.IoctlIfreq(fd, unix.TUNSETIFF, ifr)
+		}
+		f = os.NewFile(uintptr(fd), name)
+		return err
+	})
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	n.t.Cleanup(func() { f.Close() }) //nolint:errcheck // nothing is buffered
+	n.ip("addr add " + address + " dev " + name)
+	n.ip("link set " + name + " mtu 9000 up")
+	return f
+}
+
+// TestNetworkTap: the network is a program that reads and writes a tap.
+func TestNetworkTap(t *testing.T) {
+	n, peer := newNamespace(t), newNamespace(t)
+	near, far := n.tap("tap0", "10.77.9.2/24"), peer.tap("tap9", "10.77.9.1/24")
+	for _, pair := range [][2]*os.File{{near, far}, {far, near}} {
+		go func() { // ends when the taps are closed
+			b := make([]byte, 16<<10)
+			for {
+				k, err := pair[0].Read(b)
+				if err != nil {
+					return
+				}
+				pair[1].Write(b[:k]) //nolint:errcheck // a frame that is lost
+			}
+		}()
+	}
+	r := newRuntime(t)
+	c := r.Create(r.NewBundle(idle, networked(n))).Start()
+	contains(t, "interfaces", c.Output("ip addr"), "tap0: <", "mtu 9000", "inet 10.77.9.2/24")
+	contains(t, "ping", c.Output("ping -c 2 -s 8000 -w 20 10.77.9.1"), " 0% packet loss")
+	toPeer(t, c, peer, "10.77.9")
+	fromPeer(t, c, peer, "10.77.9")
+	c.End()
+}
+
 // TestNetworkRefused: an interface that no card can stand for is named.
 func TestNetworkRefused(t *testing.T) {
 	n := newNamespace(t)
