@@ -124,9 +124,10 @@ func openDisk(n devfilter.Number, readOnly bool, serial string) (*blk.Disk, erro
 	if err != nil {
 		return nil, os.NewSyscallError("open", err)
 	}
-	d, err := blk.NewDisk(os.NewFile(uintptr(fd), fmt.Sprintf("%d:%d", n.Major, n.Minor)), readOnly, serial)
+	f := os.NewFile(uintptr(fd), fmt.Sprintf("%d:%d", n.Major, n.Minor))
+	d, err := blk.NewDisk(f, readOnly, serial)
 	if err != nil {
-		unix.Close(fd) //nolint:errcheck // nothing was written
+		f.Close() //nolint:errcheck // nothing was written
 	}
 	return d, err
 }

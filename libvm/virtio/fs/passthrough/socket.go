@@ -329,7 +329,7 @@ func (s *Server) bindSocket(in *fuse.MknodIn, dir *inode, p *pathFD, name string
 	// The mode of the file is that of the socket; the umask of the process is 0.
 	if err = unix.Fchmod(fd, mode&0o7777); err == nil {
 		err = inDir(p.fd, func() error {
-			return s.as(dir, in.Uid, in.Gid, func() error { return unix.Bind(fd, &unix.SockaddrUnix{Name: name}) })
+			return s.as(dir, in.Uid, in.Gid, func() error { return unix.Bind(fd, &unix.SockaddrUnix{Name: socketPath(name)}) })
 		})
 	}
 	if err == nil && kind != unix.SOCK_DGRAM {
@@ -352,6 +352,15 @@ func (s *Server) bindSocket(in *fuse.MknodIn, dir *inode, p *pathFD, name string
 	k.mu.Unlock()
 	k.relay.Serve(n.id, kind, fd)
 	return fuse.OK, true
+}
+
+// socketPath is the address of a name in the working directory. Package unix takes
+// one that begins with @ for a socket without a file, of the network namespace.
+func socketPath(name string) string {
+	if strings.HasPrefix(name, "@") {
+		return "./" + name
+	}
+	return name
 }
 
 // dropServed forgets sockets that the guest's kernel has forgotten, and says whether

@@ -6,6 +6,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -243,6 +244,38 @@ func TestSocketBoundByGuest(t *testing.T) {
 	if len(a.serving()) != 0 {
 		t.Error("mknod(2) made a socket that is served")
 	}
+}
+
+// TestSocketBoundAtSign: a name that begins with @ is a file, and not one of the
+// abstract sockets of the host's network namespace.
+func TestSocketBoundAtSign(t *testing.T) {
+	a, dir := socketTree(t)
+	a.binding.Store(unix.SOCK_STREAM)
+	for _, name := range []string{"@guest", "@" + strings.Repeat("x", maxSocketName-1)} {
+		root, err := os.Open(a.mnt + "/0/tree")
+		if err != nil {
+			t.Fatal(err)
+		}
+		// By the shortest path, as sun_path has no room for a longer one.
+		fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		err = inDir(int(root.Fd()), func() error { return unix.Bind(fd, &unix.SockaddrUnix{Name: "./" + name[:min(len(name), maxSocketName-2)]}) })
+		if err != nil {
+			t.Errorf("bind %s: %v", name, err)
+		}
+		unix.Close(fd)
+		root.Close()
+	}
+	if got := len(a.serving()); got != 2 {
+		t.Errorf("%d sockets are served, want 2", got)
+	}
+	l, err := net.Dial("unix", dir+"/@guest")
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.Close()
 }
 
 // TestSocketNamesOfRoot: a guest finds no other file by those names.
