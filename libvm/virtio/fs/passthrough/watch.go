@@ -289,22 +289,9 @@ func (s *Server) changes(b []byte) (all []Change) {
 		if n == nil || own {
 			continue
 		}
-		dir, name := n, e.name
-		if name == "" {
-			s.mu.Lock()
-			dir, name = n.parent, n.name
-			s.mu.Unlock()
-		}
-		p, ok := s.pathOf(dir)
-		if n == n.vol.tree.root && e.name == "" {
-			dir, name, p, ok = n.vol.tree.dir, n.vol.tree.name, n.vol.tree.key, true
-		}
-		if !ok || !validName(name) {
+		c, ok := s.place(n, e)
+		if !ok {
 			continue
-		}
-		c := Change{Dir: p, Name: name, dir: dir.id, Mode: unix.S_IFREG}
-		if e.mask&unix.IN_ISDIR != 0 {
-			c.Mode = unix.S_IFDIR
 		}
 		switch {
 		case e.mask&unix.IN_MODIFY != 0:
@@ -336,6 +323,28 @@ func (s *Server) changes(b []byte) (all []Change) {
 		all = append(all, c)
 	}
 	return all
+}
+
+// place says where an event of a watched file happened.
+func (s *Server) place(n *inode, e rawEvent) (c Change, ok bool) {
+	dir, name := n, e.name
+	if name == "" {
+		s.mu.Lock()
+		dir, name = n.parent, n.name
+		s.mu.Unlock()
+	}
+	p, ok := s.pathOf(dir)
+	if n == n.vol.tree.root && e.name == "" {
+		dir, name, p, ok = n.vol.tree.dir, n.vol.tree.name, n.vol.tree.key, true
+	}
+	if !ok || !validName(name) {
+		return Change{}, false
+	}
+	c = Change{Dir: p, Name: name, dir: dir.id, Mode: unix.S_IFREG}
+	if e.mask&unix.IN_ISDIR != 0 {
+		c.Mode = unix.S_IFDIR
+	}
+	return c, true
 }
 
 // pathOf is the path of a directory by the names under which the guest has looked
