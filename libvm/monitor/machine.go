@@ -86,7 +86,7 @@ func (m *monitor) startMachine(ctx context.Context) (*machine, error) {
 	for _, d := range m.disks {
 		devices = append(devices, blk.New(d.disk))
 	}
-	if err := m.openNetwork(); err != nil {
+	if err := m.openNetwork(len(devices)); err != nil {
 		return fail(err)
 	}
 	for _, d := range m.network.Devices() {

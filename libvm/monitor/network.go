@@ -23,15 +23,14 @@ func (m *monitor) namespacePath(t specs.LinuxNamespaceType) string {
 	return ""
 }
 
-// maxCardsAndDisks is how many devices a VM of QEMU's microvm can have beside vsock,
-// file system and entropy.
-const maxCardsAndDisks = 8 - 3
+// maxDevices is how many virtio devices QEMU's microvm has places for.
+const maxDevices = 8
 
 // openNetwork opens the network namespace, in which the monitor is, for the cards
 // that the VM begins with. What they stand for comes later. Spares make room for
-// disks. The caller's own namespace, where that is let, is none of the container's
+// others, disks for one. The caller's own namespace, where that is let, is none of the container's
 // business.
-func (m *monitor) openNetwork() (err error) {
+func (m *monitor) openNetwork(others int) (err error) {
 	if m.launch.HostNetwork {
 		return nil
 	}
@@ -39,7 +38,7 @@ func (m *monitor) openNetwork() (err error) {
 	if m.watcher, err = network.Watch(); err != nil {
 		return err
 	}
-	m.network, err = network.Open(max(0, min(m.launch.Config.NetworkCards, maxCardsAndDisks-len(m.disks))))
+	m.network, err = network.Open(max(0, min(m.launch.Config.NetworkCards, maxDevices-others)))
 	return err
 }
 
