@@ -28,8 +28,8 @@ const maxDevices = 8
 
 // openNetwork opens the network namespace, in which the monitor is, for the cards
 // that the VM begins with. What they stand for comes later. Spares make room for
-// others, disks for one. The caller's own namespace, where that is let, is none of the container's
-// business.
+// others, disks for one. The caller's own namespace, where that is let, is none of
+// the container's business.
 func (m *monitor) openNetwork(others int) (err error) {
 	if m.launch.HostNetwork {
 		return nil
