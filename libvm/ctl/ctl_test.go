@@ -198,6 +198,18 @@ func TestHangUp(t *testing.T) {
 	}
 	_ = c.Close()
 	await(t, "end of an exec in progress", f.ended)
+
+	c = dial(t, dir)
+	if _, _, err := c.AwaitOOM(ctx, 1); err != nil {
+		t.Errorf("a wait that ended: %v", err)
+	}
+	limited, cancel = context.WithTimeout(ctx, 50*time.Millisecond)
+	defer cancel()
+	if _, _, err := c.AwaitOOM(limited, never); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("got %v", err)
+	}
+	_ = c.Close()
+	await(t, "end of a wait", f.ended)
 }
 
 // A session goes on in another holder of its connection; the first may close.

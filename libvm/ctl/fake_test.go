@@ -71,7 +71,15 @@ func (f *fake) Metrics(context.Context) (Metrics, error) {
 	return Metrics{"cpu.stat": "usage_usec 1"}, nil
 }
 
-func (f *fake) AwaitOOM(_ context.Context, seen uint64) (uint64, bool, error) {
+// never is a count of OOM kills that is not exceeded.
+const never = 1 << 40
+
+func (f *fake) AwaitOOM(ctx context.Context, seen uint64) (uint64, bool, error) {
+	if seen == never {
+		<-ctx.Done()
+		f.ended <- "oom"
+		return 0, false, ctx.Err()
+	}
 	return seen + 2, true, nil
 }
 

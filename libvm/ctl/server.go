@@ -189,12 +189,15 @@ func serveConn(ctx, calls context.Context, c *net.UnixConn, h Handler) {
 		case typeMetrics:
 			answer.Metrics, err = h.Metrics(calls)
 		case typeOOM:
-			answer.Killed, answer.Ended, err = h.AwaitOOM(calls, m.Killed)
+			err = whileThere(ctx, calls, c, func(ctx context.Context) (err error) {
+				answer.Killed, answer.Ended, err = h.AwaitOOM(ctx, m.Killed)
+				return err
+			})
 		case typePlace:
 			place := h.Place()
 			answer.Cgroup = &place
 		case typeReady:
-			err = h.Ready(calls)
+			err = whileThere(ctx, calls, c, h.Ready)
 		case typeProcesses:
 			answer.Processes, err = h.Processes(calls)
 		default:
@@ -207,6 +210,40 @@ func serveConn(ctx, calls context.Context, c *net.UnixConn, h Handler) {
 			return
 		}
 	}
+}
+
+// whileThere runs a call that only waits, perhaps for ever: its context ends with
+// calls, and when the client hangs up, which has nothing to say before it has the
+// answer. ctx is the server's, whose end ends the reading of c.
+func whileThere(ctx, calls context.Context, c *net.UnixConn, wait func(context.Context) error) error {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return err
+	}
+	inner, cancel := context.WithCancel(calls)
+	defer cancel()
+	looking := make(chan struct{})
+	go func() { // ends with the deadline
+		defer close(looking)
+		_ = raw.Read(func(fd uintptr) bool {
+			n, _, err := unix.Recvfrom(int(fd), make([]byte, 1), unix.MSG_PEEK|unix.MSG_DONTWAIT)
+			if errors.Is(err, unix.EAGAIN) || errors.Is(err, unix.EINTR) {
+				return false
+			}
+			if n <= 0 {
+				cancel()
+			}
+			return true
+		})
+	}()
+	err = wait(inner)
+	_ = c.SetReadDeadline(time.Unix(1, 0))
+	<-looking
+	_ = c.SetReadDeadline(time.Time{})
+	if ctx.Err() != nil {
+		_ = c.SetReadDeadline(time.Unix(1, 0)) // that was not ours to take back
+	}
+	return err
 }
 
 func update(ctx context.Context, h Handler, r *specs.LinuxResources) error {
