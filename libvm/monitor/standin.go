@@ -224,6 +224,11 @@ func StandInMain() int {
 			return statusFailed // the monitor notices
 		}
 	}
+	// Its root is the host's until the monitor has pivoted, and others may be in its
+	// pid namespace: without capabilities anybody of its user could trace it.
+	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
+		return statusFailed
+	}
 	if err := dropCapabilities(0); err != nil {
 		return statusFailed
 	}

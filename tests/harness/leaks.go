@@ -99,6 +99,9 @@ func (w Things) addCgroups(name string) {
 	})
 }
 
+// endTime is how long what was killed may take to be gone.
+const endTime = 5 * time.Second
+
 // cleanUp ends what a failed test did not end, and says so.
 func (r *Runtime) cleanUp() {
 	entries, _ := os.ReadDir(r.Root) // no test may have used it
@@ -112,8 +115,9 @@ func (r *Runtime) cleanUp() {
 			_ = unix.Kill(p.PID, unix.SIGKILL)
 		}
 	}
-	// Whatever failed here shall not fail the tests behind it.
-	for r.T.Failed() {
+	// Whatever failed here shall not fail the tests behind it. A child that is the
+	// test's own may live on.
+	for end := time.Now().Add(endTime); r.T.Failed() && time.Now().Before(end); {
 		if _, err := unix.Wait4(-1, nil, unix.WNOHANG, nil); err != nil {
 			break
 		}

@@ -116,6 +116,11 @@ func TestNamespacesOnTheHost(t *testing.T) {
 			if got := c.State().PID; got != c.PID {
 				t.Errorf("state has pid %d, the pid file %d", got, c.PID)
 			}
+			// Nobody without capabilities gets at it, be it by ptrace(2) or by its root.
+			weak := exec.Command("setpriv", "--bounding-set=-all", "--inh-caps=-all", "readlink", fmt.Sprintf("/proc/%d/root", c.PID))
+			if out, err := weak.CombinedOutput(); err == nil && namespacesOf(t, c.PID)[specs.UserNamespace] == own[specs.UserNamespace] { // root owns another
+				t.Errorf("a process without capabilities sees the root %s", out)
+			}
 			monitor := monitorOf(t, c)
 			if got, want := cgroupsOf(t, c.PID), cgroupsOf(t, monitor); got != want {
 				t.Errorf("the pid is in the cgroups %s, the VM in %s", got, want)
