@@ -4,8 +4,10 @@ import (
 	"context"
 	"io"
 	"log/slog"
+	"maps"
 	"net"
 	"os"
+	"slices"
 	"sync"
 	"time"
 
@@ -37,8 +39,8 @@ type socketRelay struct {
 	offered map[uint64]*guest.Listener // by node: sockets of the host
 	served  map[uint64]*served         // by node: sockets of the guest
 	conns   map[io.Closer]bool
-	work    sync.WaitGroup // connections, and those who accept them
-	outputs sync.WaitGroup // from the guest: what is to be drained
+	outputs map[chan struct{}]bool // directions from the guest, each closed at its end
+	work    sync.WaitGroup         // connections, and those who accept them
 }
 
 var _ passthrough.Sockets = (*socketRelay)(nil)
@@ -46,7 +48,7 @@ var _ passthrough.Sockets = (*socketRelay)(nil)
 func newSocketRelay(g *guest.Guest, files *passthrough.Server, log *slog.Logger) *socketRelay {
 	return &socketRelay{
 		guest: g, files: files, log: log, room: make(chan struct{}, maxSocketConns),
-		offered: map[uint64]*guest.Listener{}, served: map[uint64]*served{}, conns: map[io.Closer]bool{},
+		offered: map[uint64]*guest.Listener{}, served: map[uint64]*served{}, conns: map[io.Closer]bool{}, outputs: map[chan struct{}]bool{},
 	}
 }
 
@@ -191,9 +193,28 @@ func (s *socketRelay) carry(file *os.File, conn net.Conn, kind int, node uint64)
 		r.close()
 		return
 	}
-	s.outputs.Go(r.outputs.Wait)
+	ended := s.output()
+	s.work.Go(func() {
+		defer ended()
+		r.outputs.Wait()
+	})
 	r.finished()
 	s.untrack(&c)
+}
+
+// output notes a direction from the guest, which ends when the returned function
+// is called.
+func (s *socketRelay) output() (ended func()) {
+	c := make(chan struct{})
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.outputs[c] = true
+	return func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		delete(s.outputs, c)
+		close(c)
+	}
 }
 
 // closerFunc is a function as an io.Closer.
@@ -232,9 +253,9 @@ func (s *socketRelay) carryPackets(file *os.File, conn net.Conn, kind int, node 
 		}
 		c.f()
 	})
-	s.outputs.Add(1)
+	ended := s.output()
 	both.Go(func() {
-		defer s.outputs.Done()
+		defer ended()
 		err := wire.ReceivePackets(conn, func(b []byte) error { _, err := f.Write(b); return err })
 		if raw, rerr := f.SyscallConn(); err == nil && rerr == nil && kind != unix.SOCK_DGRAM {
 			raw.Control(func(fd uintptr) { unix.Shutdown(int(fd), unix.SHUT_WR) }) //nolint:errcheck // the peer may have gone
@@ -270,15 +291,19 @@ func (s *socketRelay) drain(ctx context.Context) {
 		_, err := a.DrainSockets(ctx, &api.DrainSocketsRequest{})
 		return err
 	})
-	delivered := make(chan struct{})
-	go func() { // ends with close at the latest
-		s.outputs.Wait()
-		close(delivered)
-	}()
-	select {
-	case <-delivered:
-	case <-ctx.Done():
-	case <-time.After(drainTime):
+	// Those of now: the guest may make others all the time.
+	s.mu.Lock()
+	all := slices.Collect(maps.Keys(s.outputs))
+	s.mu.Unlock()
+	limit := time.After(drainTime)
+	for _, ended := range all {
+		select {
+		case <-ended:
+		case <-ctx.Done():
+			return
+		case <-limit:
+			return
+		}
 	}
 }
 

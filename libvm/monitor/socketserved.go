@@ -29,6 +29,9 @@ func (s *socketRelay) Serve(node uint64, kind, fd int) {
 		v.file.Close() //nolint:errcheck // not used
 		return
 	}
+	if old := s.served[node]; old != nil {
+		old.file.Close() //nolint:errcheck // of another file that the node was
+	}
 	s.served[node] = v
 	if kind == unix.SOCK_DGRAM {
 		s.work.Go(func() { s.datagrams(v) })
