@@ -123,6 +123,11 @@ func (l *listeners) send(b []byte, fd int) error {
 		return os.NewSyscallError("socket", err)
 	}
 	defer unix.Close(sock) //nolint:errcheck // all was sent
+	// A supervisor that takes nothing is not waited for, for ever.
+	tv := unix.NsecToTimeval(int64(answerTime))
+	if err := unix.SetsockoptTimeval(sock, unix.SOL_SOCKET, unix.SO_SNDTIMEO, &tv); err != nil {
+		return os.NewSyscallError("setsockopt", err)
+	}
 	err = thread.Own(func() error {
 		if err := unix.Unshare(unix.CLONE_FS); err != nil {
 			return os.NewSyscallError("unshare", err)

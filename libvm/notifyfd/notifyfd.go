@@ -48,6 +48,8 @@ type FS struct {
 	proc  int // O_PATH of /proc/self/fd
 	ended chan struct{}
 
+	opening sync.Mutex // one at a time
+
 	mu    sync.Mutex
 	next  net.Conn // the stream of the file that is being opened
 	files map[uint64]*listener
@@ -83,11 +85,9 @@ func New() (*FS, error) {
 // Open makes the descriptor for a listener whose stream is conn, which is its own.
 // The caller passes the file on and closes it; the stream ends with its last copy.
 func (f *FS) Open(conn net.Conn) (*os.File, error) {
+	f.opening.Lock()
+	defer f.opening.Unlock()
 	f.mu.Lock()
-	if f.next != nil {
-		f.mu.Unlock()
-		return nil, errors.New("two listeners at the same time")
-	}
 	f.next = conn
 	f.mu.Unlock()
 	fd, err := unix.Openat(f.proc, fmt.Sprint(f.root), unix.O_RDWR|unix.O_CLOEXEC, 0)

@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"sync"
 	"testing"
 	"time"
 	"unsafe"
@@ -48,6 +49,34 @@ func call(id uint64) []byte {
 	binary.LittleEndian.PutUint32(b[8:], 4242)
 	binary.LittleEndian.PutUint32(b[16:], 83)
 	return b
+}
+
+// TestOpenAtOnce: execs that start together get their listeners together.
+func TestOpenAtOnce(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("mounting needs root (try: sudo make test)")
+	}
+	f, err := New()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(f.Close)
+	var all sync.WaitGroup
+	for range 32 {
+		host, agent := net.Pipe()
+		all.Go(func() {
+			file, err := f.Open(host)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			file.Close()
+			if _, err := agent.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
+				t.Errorf("the stream of a closed listener: %v, want EOF", err)
+			}
+		})
+	}
+	all.Wait()
 }
 
 func TestListener(t *testing.T) {
