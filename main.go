@@ -82,7 +82,8 @@ func exitStatus(err error) int {
 	if s := (*statusCode)(nil); errors.As(err, &s) {
 		return s.code
 	}
-	if c := cli.ExitCoder(nil); errors.As(err, &c) { // no help on what is not there
+	// Help on what is not there. Not errors.As: a hook's *exec.ExitError has the method, too.
+	if c, ok := err.(cli.ExitCoder); ok { //nolint:errorlint // as said
 		return c.ExitCode()
 	}
 	return statusError

@@ -1,6 +1,7 @@
 package mountopt
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 
@@ -71,4 +72,13 @@ func Error(source, target string, flags uintptr, data string, err error) error {
 		b.WriteString(", data=" + data)
 	}
 	return fmt.Errorf("%s: %w", b.String(), err)
+}
+
+// Unknown adds to an error of a mount that its type is one that whose kernel does not
+// have, if that is why (ENODEV).
+func Unknown(err error, whose, fstype string) error {
+	if !errors.Is(err, unix.ENODEV) {
+		return err
+	}
+	return fmt.Errorf("the %s kernel has no file system %q: %w", whose, fstype, err)
 }

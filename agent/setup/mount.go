@@ -131,7 +131,8 @@ func mountNew(root *rootDir, m *Mount, fstype string, o *mountopt.Options, data 
 	}
 	defer unix.Close(fd)
 	flags := delayed(m, fstype, o.Flags)
-	return mountopt.Error(m.Source, m.Destination, flags, data, unix.Mount(m.Source, fdPath(fd), fstype, flags, data))
+	err = mountopt.Error(m.Source, m.Destination, flags, data, unix.Mount(m.Source, fdPath(fd), fstype, flags, data))
+	return mountopt.Unknown(err, "guest's", fstype)
 }
 
 // mountCgroup mounts cgroups of version 2, whatever version the config's author

@@ -255,7 +255,7 @@ func (v *View) mountHost(i int, m *specs.Mount, o *mountopt.Options) error {
 	}
 	defer dest.Close() //nolint:errcheck // O_PATH
 	if err := unix.Mount(m.Source, fdPath(dest), m.Type, o.Flags, o.Data); err != nil {
-		return mountopt.Error(m.Source, m.Destination, o.Flags, o.Data, err)
+		return mountopt.Unknown(mountopt.Error(m.Source, m.Destination, o.Flags, o.Data, err), "host's", m.Type)
 	}
 	mounted, err := v.destination(m.Destination, false)
 	if err != nil {

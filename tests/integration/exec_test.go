@@ -204,6 +204,11 @@ func TestExecSignalsToTheProxy(t *testing.T) {
 		t.Fatal(err)
 	}
 	out.expect("ready\n")
+	// The process may have said that before the file was written, as under runc.
+	harness.Within(t, harness.Limit, "a pid file", func() bool {
+		_, err := os.Stat(c.Runtime.Dir + "/proxy.pid")
+		return err == nil
+	})
 	if got := harness.ReadPid(t, c.Runtime.Dir+"/proxy.pid"); got != cmd.Process.Pid {
 		t.Errorf("pid file: got %d, want %d", got, cmd.Process.Pid)
 	}

@@ -261,7 +261,9 @@ func TestSocketBoundAtSign(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		err = inDir(int(root.Fd()), func() error { return unix.Bind(fd, &unix.SockaddrUnix{Name: "./" + name[:min(len(name), maxSocketName-2)]}) })
+		err = inDir(int(root.Fd()), func() error {
+			return unix.Bind(fd, &unix.SockaddrUnix{Name: "./" + name[:min(len(name), maxSocketName-2)]})
+		})
 		if err != nil {
 			t.Errorf("bind %s: %v", name, err)
 		}
