@@ -6,6 +6,7 @@
 #   make kernel     build the guest's kernel (cached outside the checkout)
 #   make test-kvm   the integration tests on an emulated KVM host (RUN=REGEXP)
 #   make conformance  runtime-tools' validation programs, on both backends
+#   make test-engines  Docker, Podman and containerd with runv, and with runc
 #   make bench-kvm  our own VMM beside QEMU, on an emulated KVM host
 #   make kvmhost    a shell on an emulated KVM host, or CMD='…' in it
 #   make install    PREFIX=/usr/local DESTDIR=
@@ -26,7 +27,7 @@ export GOFLAGS := -buildvcs=false -trimpath -tags=urfave_cli_no_docs
 
 AGENT := libvm/initramfs/embed/agent
 
-.PHONY: all runv agent run test test-unit test-integration kernel install lint fuzz bench soak generate clean deps deps-run kvmhost test-kvm bench-kvm conformance
+.PHONY: all runv agent run test test-unit test-integration kernel install lint fuzz bench soak generate clean deps deps-run kvmhost test-kvm bench-kvm conformance test-engines
 
 all: runv
 
@@ -90,9 +91,15 @@ else
 	@scripts/conformance.sh --backend kvm
 endif
 
+# FLAGS: -run REGEXP, -v
+test-engines: runv
+	@scripts/test-engines.sh $(FLAGS)
+
 install: runv
 	install -D -m 0755 runv $(DESTDIR)$(PREFIX)/bin/runv
 	install -D -m 0644 "$$(agent/kernel/build.sh | tail -n 1)" $(DESTDIR)$(PREFIX)/share/runv/vmlinux
+	mkdir -p $(DESTDIR)$(PREFIX)/share/runv
+	for f in share/*; do sed 's|@PREFIX@|$(PREFIX)|g' "$$f" > "$(DESTDIR)$(PREFIX)/share/runv/$${f##*/}"; done
 	install -D -m 0644 LICENSE $(DESTDIR)$(PREFIX)/share/doc/runv/LICENSE
 	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/share/man/man8 man/*.8
 	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/share/doc/runv docs/*.md
