@@ -134,7 +134,7 @@ func TestMountsRefused(t *testing.T) {
 		want  string
 	}{
 		{"option", tmpfs("/m", "foo=1", "nodev"), `error mounting "t" to rootfs at "/m": mount src=t, dst=/m, flags=MS_NODEV, data=mode=0755,mode=1777,foo=1: invalid argument`},
-		{"type", specs.Mount{Destination: "/m", Type: "nosuchfs", Source: "x", Options: []string{"ro"}}, `error mounting "x" to rootfs at "/m": mount src=x, dst=/m, flags=MS_RDONLY: no such device`},
+		{"type", specs.Mount{Destination: "/m", Type: "nosuchfs", Source: "x", Options: []string{"ro"}}, `error mounting "x" to rootfs at "/m": the host's kernel has no file system "nosuchfs": mount src=x, dst=/m, flags=MS_RDONLY: no such device`},
 		{"in proc", bind("/etc", "/proc/sys", "bind"), `"/proc/sys" cannot be mounted because it is inside /proc`},
 		{"on proc", tmpfs("/proc"), `"/proc" cannot be mounted because it is not of type proc`},
 		{"proc by a link", tmpfs("/p/sys"), `"/proc/sys" cannot be mounted because it is inside /proc`},
