@@ -204,7 +204,7 @@ func tableResources() []Field {
 		{"linux.resources.cpu.realtimeRuntime", Refused, "cgroup v2, which the guest has, has no realtime limits"},
 		{"linux.resources.cpu.realtimePeriod", Refused, "cgroup v2, which the guest has, has no realtime limits"},
 		{"linux.resources.cpu.idle", Supported, ""},
-		{"linux.resources.pids.limit", Supported, "of the workload in the guest; the VM's threads on the host may be 1024 more"},
+		{"linux.resources.pids.limit", Supported, "of the workload in the guest; the VM's threads on the host may be 2048 more"},
 		{"linux.resources.blockIO.weight", Supported, disks},
 		{"linux.resources.blockIO.leafWeight", Supported, disks},
 		{"linux.resources.blockIO.weightDevice[].major", Supported, disks},

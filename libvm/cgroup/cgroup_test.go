@@ -63,7 +63,7 @@ func TestResources(t *testing.T) {
 		{"unified on v1", false, &specs.LinuxResources{Unified: map[string]string{"memory.high": "5"}}, &cgroups.Resources{}},
 		{"unified", true, &specs.LinuxResources{Unified: map[string]string{
 			"memory.max": "max", "memory.high": "5", "pids.max": "7", "cpu.weight": "3", "cgroup.freeze": "1"}},
-			&cgroups.Resources{Unified: map[string]string{"memory.max": "max", "memory.high": "478150656", "pids.max": "1031", "cpu.weight": "3"}}},
+			&cgroups.Resources{Unified: map[string]string{"memory.max": "max", "memory.high": "478150656", "pids.max": "2055", "cpu.weight": "3"}}},
 		{"huge pages that the host does not count", false, &specs.LinuxResources{HugepageLimits: []specs.LinuxHugepageLimit{{Pagesize: "3MB", Limit: 1}, {Pagesize: "../x"}}}, &cgroups.Resources{}},
 	}
 	for _, tt := range tests {

@@ -19,8 +19,9 @@ import (
 const Slack = 256 << 20
 
 // Threads is how many threads a VM may have beside the processes of its workload,
-// which are not the host's. Go dies if it cannot make one.
-const Threads = 1024
+// which are not the host's: most of all two for each Unix socket and stream that is
+// relayed, of which the guest can open 512. Go dies if it cannot make one.
+const Threads = 2048
 
 // Set writes limits, as far as r names any, and, with a list, which devices the
 // group's processes may use. ram is the VM's, in bytes.

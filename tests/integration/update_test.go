@@ -137,7 +137,7 @@ func TestUpdateRefused(t *testing.T) {
 	if got := guestLimits(c, files); got != before {
 		t.Errorf("limits: got %s, want %s as before", got, before)
 	}
-	if got := hostLimit(t, c.PID, "pids.max", "pids.max"); got != fmt.Sprint(50+1024) && got != "" {
+	if got := hostLimit(t, c.PID, "pids.max", "pids.max"); got != fmt.Sprint(50+2048) && got != "" {
 		t.Errorf("on the host, pids: got %s", got)
 	}
 	r.Must("kill", c.ID, "KILL")

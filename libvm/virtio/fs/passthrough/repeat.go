@@ -80,3 +80,49 @@ func (s *Server) repeatOpen(id uint64, out *fuse.OpenOut) fuse.Status {
 	out.Fh = syntheticFH
 	return fuse.OK
 }
+
+// Repeat prepares for the agent making a change: what its thread is to find. The
+// caller calls done when the agent is done. ok is false if there is nothing to make.
+func (s *Server) Repeat(c *Change) (done func(), ok bool) {
+	w := &s.watch
+	fakes := map[nameIn]uint32{}
+	switch c.Kind {
+	case Created, MovedHere:
+		var st unix.Statx_t
+		if s.statIn(c.dir, c.Name, &st) != nil {
+			return nil, false // it is gone already
+		}
+		c.Mode = uint32(st.Mode) & unix.S_IFMT
+		fakes[nameIn{c.dir, c.Name}] = 0
+		if c.Kind == MovedHere {
+			fakes[nameIn{fuse.FUSE_ROOT_ID, GhostName}] = c.Mode
+		}
+	case Deleted:
+		fakes[nameIn{c.dir, c.Name}] = c.Mode
+	case Moved:
+		fakes[nameIn{c.dir, c.Name}] = c.Mode
+		fakes[nameIn{c.toDir, c.To}] = 0
+	case CloseWrite:
+		c.Mode = unix.S_IFREG
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for k, v := range fakes {
+		w.fakes[k] = v
+	}
+	return func() {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		clear(w.fakes)
+	}, true
+}
+
+// statIn is statx of a name in a directory.
+func (s *Server) statIn(dir uint64, name string, st *unix.Statx_t) error {
+	_, p, code := s.dirOf(dir, name, false)
+	if !code.Ok() {
+		return unix.Errno(code)
+	}
+	defer p.release()
+	return statxAt(p.fd, name, st)
+}

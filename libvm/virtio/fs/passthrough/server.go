@@ -170,9 +170,11 @@ func (s *Server) String() string { return "runv" }
 
 // Close closes every descriptor. No request may be in progress or follow.
 func (s *Server) Close() error {
+	s.watch.mu.Lock()
 	if s.watch.file != nil {
 		s.watch.file.Close() //nolint:errcheck // only read from
 	}
+	s.watch.mu.Unlock()
 	s.Reset()
 	s.mu.Lock()
 	keys := make([]string, 0, len(s.trees))
