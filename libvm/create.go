@@ -115,7 +115,7 @@ func (r *Runtime) newContainer(b *bundleConfig, o CreateOptions) (*container, er
 		err = d.Save(state.State{Public: public, StartTime: self.StartTime, Cgroup: g.Place()})
 	}
 	if err != nil {
-		return nil, errors.Join(err, c.abort(), d.Close())
+		return nil, errors.Join(err, d.Remove(), d.Close()) // no hooks: nothing has been made
 	}
 	return c, nil
 }

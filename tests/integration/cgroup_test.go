@@ -151,7 +151,14 @@ func TestHostCgroupOfOthers(t *testing.T) {
 	if err := os.WriteFile(dir+"/cgroup.procs", fmt.Append(nil, other.Process.Pid), 0); err != nil {
 		t.Fatal(err)
 	}
+	hooked := filepath.Join(b.Dir, "hooked")
+	b.Change(t, func(s *specs.Spec) {
+		s.Hooks = &specs.Hooks{Poststop: []specs.Hook{{Path: "/bin/touch", Args: []string{"touch", hooked}}}}
+	})
 	refused(t, r, "container's cgroup is not empty: 1 process(es) found", 1, "create", "--bundle", b.Dir, r.NewID())
+	if _, err := os.Stat(hooked); err == nil {
+		t.Error("a poststop hook was run for a container of which nothing had been made")
+	}
 	other.Process.Kill() //nolint:errcheck // it runs
 	other.Wait()         //nolint:errcheck // killed
 }
