@@ -93,7 +93,10 @@ func (r *Runtime) Events(ctx context.Context, id string, interval time.Duration,
 	go func() { // ends with ctx or the container
 		over <- awaitKills(ctx, d, seen, kills)
 	}()
-	defer func() { cancel(); <-over }()
+	defer func() {
+		cancel()
+		<-over //nolint:errcheck // it was told to end
+	}()
 	tick := time.NewTicker(interval)
 	defer tick.Stop()
 	for {

@@ -1,6 +1,7 @@
 package container
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -55,7 +56,7 @@ func TestNotifySocket(t *testing.T) {
 		t.Fatal("ready before it was said")
 	default:
 	}
-	if err := n.last(); err != ErrNotRunning {
+	if err := n.last(); !errors.Is(err, ErrNotRunning) {
 		t.Errorf("last: got %v", err)
 	}
 	sendTo(t, path, "STATUS=up\nREADY=1\nMAINPID=5")

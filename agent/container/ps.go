@@ -44,7 +44,7 @@ func (c *Container) Processes() ([]ProcessInfo, error) {
 	out := make([]ProcessInfo, 0, len(pids))
 	for _, pid := range pids {
 		if p, ok := inspect(pid, c.ns&unix.CLONE_NEWPID != 0); ok {
-			p.Memory = uint32(p.RSS * 1000 / max(uint64(info.Totalram)*uint64(info.Unit), 1))
+			p.Memory = uint32(p.RSS * 1000 / max(info.Totalram*uint64(info.Unit), 1))
 			out = append(out, p)
 		}
 	}

@@ -39,7 +39,7 @@ func (s *socket) talk(m []byte, take func(body []byte)) error {
 	}
 	for {
 		k, _, err := unix.Recvfrom(s.fd, s.buf[:], 0)
-		if err == unix.EINTR {
+		if errors.Is(err, unix.EINTR) {
 			continue
 		} else if err != nil {
 			return os.NewSyscallError("recvfrom", err)

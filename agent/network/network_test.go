@@ -128,7 +128,7 @@ func FuzzTranslate(f *testing.F) {
 	route = appendAttribute(route, unix.RTA_MULTIPATH, []byte{8, 0, 0, 0, 5, 0, 0, 0, 8, 0, 0, 0, 1, 0, 0, 0})
 	f.Add(message(unix.RTM_NEWROUTE, route))
 	f.Add(message(unix.RTM_NEWADDR, []byte{2, 24, 0, 0, 5, 0, 0, 0}))
-	f.Fuzz(func(t *testing.T, b []byte) {
+	f.Fuzz(func(_ *testing.T, b []byte) {
 		n := Namespace{indexes: map[uint32]uint32{loopback: loopback, 5: 9}}
 		for len(b) > 0 {
 			m, rest, err := cut(b)

@@ -106,7 +106,7 @@ func wait(pid int, timeout *int) (unix.WaitStatus, error) {
 	var ws unix.WaitStatus
 	var timer *time.Timer
 	if timeout != nil {
-		timer = time.AfterFunc(time.Duration(*timeout)*time.Second, func() { unix.Kill(-pid, unix.SIGKILL) })
+		timer = time.AfterFunc(time.Duration(*timeout)*time.Second, func() { _ = unix.Kill(-pid, unix.SIGKILL) }) // it may have ended
 	}
 	for {
 		_, err := unix.Wait4(pid, &ws, 0, nil)

@@ -58,7 +58,7 @@ func (v *View) bind(i int, m *specs.Mount, o *mountopt.Options) error {
 // ofKernel says whether a path is in a file system that shows what a kernel has. A
 // tmpfs below /sys is one on which others are mounted: cgroups of version 1.
 func ofKernel(path string, sfs *unix.Statfs_t) bool {
-	if slices.Contains(kernelTypes, int64(sfs.Type)) {
+	if slices.Contains(kernelTypes, sfs.Type) {
 		return true
 	}
 	path, err := filepath.EvalSymlinks(path)

@@ -175,13 +175,13 @@ func (s *socketRelay) connect(node uint64, kind int, conn net.Conn) {
 		conn.Close() //nolint:errcheck // the process in the guest reads the end
 		return
 	}
-	s.carry(os.NewFile(uintptr(fd), "socket"), conn, kind, node)
+	s.carry(os.NewFile(uintptr(fd), "socket"), conn, kind)
 }
 
 // carry copies between a socket of the host and a stream until both have ended.
-func (s *socketRelay) carry(file *os.File, conn net.Conn, kind int, node uint64) {
+func (s *socketRelay) carry(file *os.File, conn net.Conn, kind int) {
 	if kind != unix.SOCK_STREAM {
-		s.carryPackets(file, conn, kind, node)
+		s.carryPackets(file, conn, kind)
 		return
 	}
 	r, err := relaySocket(file, conn)
@@ -226,7 +226,7 @@ func (c *closerFunc) Close() error {
 }
 
 // carryPackets does the same for what keeps the bounds of packets.
-func (s *socketRelay) carryPackets(file *os.File, conn net.Conn, kind int, node uint64) {
+func (s *socketRelay) carryPackets(file *os.File, conn net.Conn, kind int) {
 	unix.SetNonblock(int(file.Fd()), true) //nolint:errcheck // one of ours
 	f, err := pollable(file)
 	if err != nil {

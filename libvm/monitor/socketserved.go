@@ -88,7 +88,7 @@ func (s *socketRelay) toGuest(v *served, f *os.File) {
 		f.Close() //nolint:errcheck // the process reads the end
 		return
 	}
-	s.carry(f, conn, v.kind, v.node)
+	s.carry(f, conn, v.kind)
 }
 
 // dialGuest asks the agent for a connection to a socket of the guest. If nobody has

@@ -147,7 +147,7 @@ func (p *Process) startStandIn(o *Options, socket *os.File) error {
 		return err
 	}
 	found, err := state.Find(p.standIn.Pid)
-	o.Launch.StandIn = &found
+	o.StandIn = &found
 	return err
 }
 

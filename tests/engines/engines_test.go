@@ -118,7 +118,7 @@ func bash(dir string, env []string, script string) (stdout, stderr string, err e
 	expired := false
 	timer := time.AfterFunc(limit, func() {
 		expired = true
-		syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
+		_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
 	})
 	err = cmd.Wait()
 	if !timer.Stop() && expired {

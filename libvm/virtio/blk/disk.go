@@ -219,10 +219,10 @@ func (d *Disk) zero(unmap bool, off, n int64) error {
 
 // statusOf turns an error into what the driver is told.
 func statusOf(err error) byte {
-	switch {
-	case err == nil:
+	switch err {
+	case nil:
 		return VIRTIO_BLK_S_OK
-	case err == unix.EOPNOTSUPP || err == unix.ENOSYS:
+	case unix.EOPNOTSUPP, unix.ENOSYS:
 		return VIRTIO_BLK_S_UNSUPP
 	}
 	return VIRTIO_BLK_S_IOERR

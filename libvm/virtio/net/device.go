@@ -111,7 +111,7 @@ func (d *Device) Attach(l Link) error {
 	d.link = l
 	err := d.setOffload()
 	if err != nil {
-		d.link, l = nil, nil
+		d.link = nil
 	}
 	d.mu.Unlock()
 	d.interrupt()

@@ -73,7 +73,7 @@ func (t *transmitter) send(fd int, c *queue.Chain) {
 		iovs = append(iovs, iovec(b))
 	}
 	t.iovs = iovs
-	for writev(fd, iovs) == unix.EINTR {
+	for writev(fd, iovs) == unix.EINTR { //nolint:revive // that is all there is to do
 	}
 	runtime.KeepAlive(c)
 }

@@ -95,7 +95,9 @@ func TestIDMapLikeTheKernel(t *testing.T) {
 		}
 		for name, owner := range map[string]int{"mine": 0, "user": 5, "root": 100, "foreign": 5000} {
 			write(t, dir+"/"+name, "x")
-			os.Mkdir(dir+"/d-"+name, 0o777)
+			if err := os.Mkdir(dir+"/d-"+name, 0o777); err != nil {
+				t.Fatal(err)
+			}
 			for _, p := range []string{name, "d-" + name} {
 				gid := owner
 				if owner == 100 {
@@ -107,8 +109,7 @@ func TestIDMapLikeTheKernel(t *testing.T) {
 			}
 			write(t, dir+"/d-"+name+"/inside", "x")
 		}
-		os.Mkdir(dir+"/setgid", 0)
-		if err := errors.Join(os.Chown(dir+"/setgid", 100, 7), os.Chmod(dir+"/setgid", os.ModeSetgid|0o777)); err != nil {
+		if err := errors.Join(os.Mkdir(dir+"/setgid", 0), os.Chown(dir+"/setgid", 100, 7), os.Chmod(dir+"/setgid", os.ModeSetgid|0o777)); err != nil {
 			t.Fatal(err)
 		}
 		return dir
