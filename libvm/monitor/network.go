@@ -115,8 +115,8 @@ func networkMessage(u *network.Update) *api.Network {
 	for _, k := range u.Cards {
 		n.Cards = append(n.Cards, &api.Card{Address: k.Address, Name: k.Name, Index: uint32(k.Index), Unplugged: k.Unplugged})
 	}
-	for name, value := range u.Sysctls {
-		n.Sysctls = append(n.Sysctls, &api.Sysctl{Name: name, Value: value})
+	for _, name := range u.SysctlOrder() {
+		n.Sysctls = append(n.Sysctls, &api.Sysctl{Name: name, Value: u.Sysctls[name]})
 	}
 	return n
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"testing"
 
@@ -135,6 +136,21 @@ func TestUpdate(t *testing.T) {
 
 // TestTwoInOneNamespace: a second VM is refused while the first is there, and what
 // one that was killed has left is no obstacle.
+// What is written to "all" reaches every interface, so it comes first.
+func TestSysctlOrder(t *testing.T) {
+	u := &Update{Sysctls: map[string]string{
+		"net.ipv6.conf.aa0.disable_ipv6": "0", "net.ipv6.conf.lo.disable_ipv6": "0",
+		"net.ipv6.conf.default.disable_ipv6": "1", "net.ipv6.conf.all.disable_ipv6": "1",
+	}}
+	want := []string{
+		"net.ipv6.conf.all.disable_ipv6", "net.ipv6.conf.default.disable_ipv6",
+		"net.ipv6.conf.aa0.disable_ipv6", "net.ipv6.conf.lo.disable_ipv6",
+	}
+	if got := u.SysctlOrder(); !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
 func TestTwoInOneNamespace(t *testing.T) {
 	inNamespace(t, func(run func(args ...string) string) {
 		run("ip", "link", "add", "eth0", "type", "veth", "peer", "name", "far")

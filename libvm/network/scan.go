@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"net"
+	"path"
 	"slices"
 	"strings"
 
@@ -261,11 +262,28 @@ func (n *Namespace) sysctls(list map[string]string, name string) map[string]stri
 			file = fmt.Sprintf(file, name)
 		}
 		key = sysctlKey(key, name)
-		if value, err := n.readSysctl(file); err == nil && value != usual {
+		if value, err := n.readSysctl(file); err == nil && (value != usual || n.cascades(file)) {
 			out[key] = value
 		}
 	}
 	return out
+}
+
+// cascades says whether an interface's parameter can have got another value from
+// "all", whose write the kernel carries on to every interface, or from "default".
+func (n *Namespace) cascades(file string) bool {
+	dir, parameter := path.Split(file)
+	if parameter != "disable_ipv6" && parameter != "forwarding" {
+		return false
+	}
+	above := path.Dir(path.Clean(dir))
+	for _, from := range []string{"all", "default"} {
+		source := path.Join(above, from, parameter)
+		if value, err := n.readSysctl(source); err == nil && value != "0" && source != file {
+			return true
+		}
+	}
+	return false
 }
 
 // sysctlKey is the name of one of a list, for an interface if it has a place for it.

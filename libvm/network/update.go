@@ -1,8 +1,11 @@
 package network
 
 import (
+	"cmp"
 	"fmt"
+	"maps"
 	"slices"
+	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -164,6 +167,21 @@ func (n *Namespace) difference(c *Config, u *Update) {
 	for _, m := range missing(c.rules, old.rules) {
 		put(m, flagsAdd)
 	}
+}
+
+// SysctlOrder returns the names of the parameters in the order in which they are to
+// be set: those of the namespace, of which "all" is written to every interface,
+// before those of an interface (and lo).
+func (u *Update) SysctlOrder() []string {
+	late := func(name string) int {
+		if _, ok := namespaceSysctls[name]; ok && !strings.Contains(name, ".conf.lo.") {
+			return 0
+		}
+		return 1
+	}
+	return slices.SortedFunc(maps.Keys(u.Sysctls), func(a, b string) int {
+		return cmp.Or(cmp.Compare(late(a), late(b)), cmp.Compare(a, b))
+	})
 }
 
 // missing returns those of some that are not in others.
