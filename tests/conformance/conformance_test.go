@@ -184,11 +184,7 @@ func collect(t *testing.T, r *harness.Runtime) {
 			t.Errorf("delete --force %s: status %d: %s", e.Name(), res.Status, res.Stderr)
 		}
 	}
-	for {
-		if pid, err := unix.Wait4(-1, nil, unix.WNOHANG, nil); err != nil || pid == 0 {
-			break
-		}
-	}
+	harness.ReapAll()
 	// A container without a mount namespace mounts in the caller's: as asked, but
 	// nobody shall delete /sys by way of its bundle.
 	for _, m := range mountsBelow(t, r.Dir) {

@@ -20,7 +20,6 @@ import (
 	"time"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
-	"golang.org/x/sys/unix"
 
 	"runv/tests/harness"
 )
@@ -85,7 +84,7 @@ func TestSameAsRunc(t *testing.T) {
 		t.Skip("no runc (try: apt-get install runc)")
 	}
 	equalLimits(t)
-	t.Cleanup(reap)
+	t.Cleanup(harness.ReapAll)
 	probe := filepath.Join(r.Dir, "probe")
 	build := exec.Command("go", "build", "-ldflags", "-s -w", "-o", probe, "./probe")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
@@ -260,16 +259,6 @@ func listed(config, fact, runv, runc string, used map[string]bool) bool {
 		}
 	}
 	return false
-}
-
-// reap collects the processes that a runtime which ended before them left to us, its
-// subreaper: runc's own, and those of a container that it had to kill.
-func reap() {
-	for {
-		if pid, err := unix.Wait4(-1, nil, unix.WNOHANG, nil); err != nil || pid == 0 {
-			return
-		}
-	}
 }
 
 // removeGroups removes the control groups that both leave where a path has more than

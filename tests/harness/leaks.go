@@ -102,6 +102,20 @@ func (w Things) addCgroups(name string) {
 // endTime is how long what was killed may take to be gone.
 const endTime = 5 * time.Second
 
+// ReapAll collects what has ended or is about to, of the processes that were left to
+// us, their subreaper, by whoever made them: an engine would do so.
+func ReapAll() {
+	for end := time.Now().Add(grace); time.Now().Before(end); {
+		pid, err := unix.Wait4(-1, nil, unix.WNOHANG, nil)
+		if err != nil {
+			return // there are none
+		}
+		if pid == 0 {
+			time.Sleep(5 * time.Millisecond) // nothing tells when
+		}
+	}
+}
+
 // cleanUp ends what a failed test did not end, and says so.
 func (r *Runtime) cleanUp() {
 	entries, _ := os.ReadDir(r.Root) // no test may have used it

@@ -48,8 +48,8 @@ func TestBadConfig(t *testing.T) {
 		{"hooks", "", func(s *specs.Spec) { s.Hooks = &specs.Hooks{Poststop: []specs.Hook{{Path: "bin/true"}}} }, "hooks.poststop[0]: path "},
 		{"mount source", "", func(s *specs.Spec) { s.Mounts = append(s.Mounts, bind("/no/such", "/m")) }, "/no/such"},
 		{"mount type", "", func(s *specs.Spec) {
-			s.Mounts = append(s.Mounts, specs.Mount{Destination: "/m", Type: "nfs", Source: "x"})
-		}, "nfs"},
+			s.Mounts = append(s.Mounts, specs.Mount{Destination: "/m", Type: "nosuchfs", Source: "x"})
+		}, "nosuchfs"},
 		{"sysctl", "", func(s *specs.Spec) { s.Linux.Sysctl = map[string]string{"vm.swappiness": "1"} }, "vm.swappiness"},
 		{"rlimit", "", func(s *specs.Spec) { s.Process.Rlimits = []specs.POSIXRlimit{{Type: "RLIMIT_X"}} }, "RLIMIT_X"},
 		{"annotation", "", func(s *specs.Spec) { s.Annotations = map[string]string{"io.runv.memroy": "1"} }, "io.runv.memroy"},
