@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
@@ -41,6 +42,10 @@ func (r *Runtime) NewBundle(changes ...Change) *Bundle {
 	}
 	b.Spec.Process.Terminal = false
 	b.Spec.Root.Readonly = false
+	// Only where the host has cgroup v2, as by runc: bundles are to be the same on all.
+	b.Spec.Linux.Namespaces = slices.DeleteFunc(b.Spec.Linux.Namespaces, func(n specs.LinuxNamespace) bool {
+		return n.Type == specs.CgroupNamespace
+	})
 	b.Change(r.T, changes...)
 	return b
 }

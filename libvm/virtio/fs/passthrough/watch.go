@@ -243,7 +243,7 @@ func (s *Server) Changes(f func(Change)) {
 }
 
 // moveTime is how long the second half of a move may come after the first.
-const moveTime = 20 * time.Millisecond
+const moveTime = 200 * time.Millisecond
 
 // rawEvent is struct inotify_event of inotify(7), with its name.
 type rawEvent struct {
