@@ -369,6 +369,9 @@ func TestHostLimitsAsRunc(t *testing.T) {
 	if err != nil {
 		t.Skip("no runc (try: apt-get install runc)")
 	}
+	if unified() {
+		t.Skip("runc 1.1 changes the mount options of the host's cgroup v2 (try: a host with v1)")
+	}
 	r := newRuntime(t)
 	b := r.NewBundle(harness.Args("sleep", "1000"), func(s *specs.Spec) {
 		s.Linux.CgroupsPath = "/" + filepath.Base(r.Dir)
@@ -403,11 +406,6 @@ func TestHostLimitsAsRunc(t *testing.T) {
 		t.Errorf("%v: %s", err, out)
 	}
 	harness.Reap(t, pid)
-	if unified() {
-		// runc before 1.3.2 makes weights of shares in a straight line; TestHostLimits has ours.
-		delete(theirs, "cpu.shares")
-		delete(ours, "cpu.shares")
-	}
 	if diff := cmp.Diff(theirs, ours); diff != "" {
 		t.Errorf("limits (-runc +runv):\n%s", diff)
 	}
