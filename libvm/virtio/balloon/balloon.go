@@ -73,15 +73,9 @@ func (d *Device) Wait() error { return d.workers.Wait() }
 // changes nothing: they stay the guest's.
 func (d *Device) serve(q *queue.Queue, report bool) error {
 	for {
-		c, err := q.Next()
+		c, err := q.Take()
 		if err != nil {
 			return err
-		}
-		if c == nil {
-			if err := q.Wait(); err != nil {
-				return err
-			}
-			continue
 		}
 		if report {
 			for _, pages := range c.Writable {

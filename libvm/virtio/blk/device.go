@@ -91,15 +91,9 @@ func (d *Device) serve(q *queue.Queue) error {
 	defer wg.Wait()
 	room := make(chan struct{}, maxInFlight)
 	for {
-		c, err := q.Next()
+		c, err := q.Take()
 		if err != nil {
 			return err
-		}
-		if c == nil {
-			if err := q.Wait(); err != nil {
-				return err
-			}
-			continue
 		}
 		r, err := parse(c)
 		if err != nil {

@@ -190,7 +190,7 @@ func (d *Device) receive(q *queue.Queue) error {
 				return queue.ErrClosed
 			}
 		}
-		c, err := next(q)
+		c, err := q.Take()
 		if err != nil {
 			return err
 		}
@@ -207,7 +207,7 @@ func (d *Device) receive(q *queue.Queue) error {
 // transmit takes the guest's output.
 func (d *Device) transmit(q *queue.Queue) error {
 	for {
-		c, err := next(q)
+		c, err := q.Take()
 		if err != nil {
 			return err
 		}
@@ -237,17 +237,4 @@ func (d *Device) print(q *queue.Queue, r []byte) error {
 		}
 	}
 	return nil
-}
-
-// next waits for the next chain.
-func next(q *queue.Queue) (*queue.Chain, error) {
-	for {
-		c, err := q.Next()
-		if err != nil || c != nil {
-			return c, err
-		}
-		if err := q.Wait(); err != nil {
-			return nil, err
-		}
-	}
 }

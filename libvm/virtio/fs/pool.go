@@ -69,7 +69,7 @@ func (p *pool) lead(term uint64, c *queue.Chain) {
 	for {
 		if c == nil {
 			var err error
-			if c, err = p.take(); err != nil {
+			if c, err = p.queue.Take(); err != nil {
 				p.end(err)
 				return
 			}
@@ -86,19 +86,6 @@ func (p *pool) lead(term uint64, c *queue.Chain) {
 		var again bool
 		if term, again = p.retire(!divided); !again {
 			return
-		}
-	}
-}
-
-// take waits for the next chain.
-func (p *pool) take() (*queue.Chain, error) {
-	for {
-		c, err := p.queue.Next()
-		if c != nil || err != nil {
-			return c, err
-		}
-		if err := p.queue.Wait(); err != nil {
-			return nil, err
 		}
 	}
 }

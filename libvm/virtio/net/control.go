@@ -13,7 +13,7 @@ const maxCommand = 64
 // control answers commands.
 func (d *Device) control(q *queue.Queue) error {
 	for {
-		c, err := next(q)
+		c, err := q.Take()
 		if err != nil {
 			return err
 		}

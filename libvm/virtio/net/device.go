@@ -241,16 +241,3 @@ func (d *Device) receive(q *queue.Queue, mergeable bool) error {
 
 // Wait waits until the queues were closed, or the driver broke one.
 func (d *Device) Wait() error { return d.workers.Wait() }
-
-// next waits for the next chain of a queue.
-func next(q *queue.Queue) (*queue.Chain, error) {
-	for {
-		c, err := q.Next()
-		if err != nil || c != nil {
-			return c, err
-		}
-		if err := q.Wait(); err != nil {
-			return nil, err
-		}
-	}
-}

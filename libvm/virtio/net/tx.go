@@ -25,7 +25,7 @@ type transmitter struct {
 
 func (t *transmitter) run() error {
 	for {
-		c, err := next(t.queue)
+		c, err := t.queue.Take()
 		if err != nil {
 			return err
 		}

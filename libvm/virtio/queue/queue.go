@@ -215,6 +215,20 @@ func (q *Queue) Wait() error {
 // more, so that Wait never sleeps over a buffer.
 func (q *Queue) Next() (*Chain, error) { return q.next(true) }
 
+// Take is Next for a device that has nothing else to do: it waits for a chain, or
+// until the queue is closed (ErrClosed).
+func (q *Queue) Take() (*Chain, error) {
+	for {
+		c, err := q.Next()
+		if c != nil || err != nil {
+			return c, err
+		}
+		if err := q.Wait(); err != nil {
+			return nil, err
+		}
+	}
+}
+
 // NextQuiet is Next for a device that comes back by itself: when it reports
 // none, the driver is not asked to notify, and Next has to be called before Wait.
 func (q *Queue) NextQuiet() (*Chain, error) { return q.next(false) }

@@ -54,15 +54,9 @@ func (d *Device) Wait() error { return d.workers.Wait() }
 
 func (d *Device) serve(q *queue.Queue) error {
 	for {
-		c, err := q.Next()
+		c, err := q.Take()
 		if err != nil {
 			return err
-		}
-		if c == nil {
-			if err := q.Wait(); err != nil {
-				return err
-			}
-			continue
 		}
 		n, err := d.fill(c)
 		if err != nil {
