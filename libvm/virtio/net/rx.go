@@ -195,16 +195,8 @@ func (r *receiver) read(fd int) (int, error) {
 // spill writes b behind the first skip bytes of held, as far as that has room.
 func (r *receiver) spill(skip int, b []byte) {
 	for _, c := range r.held {
-		for _, w := range c.Writable {
-			if skip >= len(w) {
-				skip -= len(w)
-				continue
-			}
-			b = b[copy(w[skip:], b):]
-			skip = 0
-			if len(b) == 0 {
-				return
-			}
+		if skip, b = writeAt(c, skip, b); len(b) == 0 {
+			return
 		}
 	}
 }
@@ -233,8 +225,9 @@ func (r *receiver) deliver(n int) {
 	r.held = append(r.held[:0], r.held[count:]...)
 }
 
-// writeAt writes b at an offset of a chain's writable part, which has room for it.
-func writeAt(c *queue.Chain, off int, b []byte) {
+// writeAt writes b at an offset of a chain's writable part. It returns what the chain
+// had no room for, and where in the next chain that begins.
+func writeAt(c *queue.Chain, off int, b []byte) (skip int, rest []byte) {
 	for _, w := range c.Writable {
 		if off >= len(w) {
 			off -= len(w)
@@ -243,7 +236,8 @@ func writeAt(c *queue.Chain, off int, b []byte) {
 		b = b[copy(w[off:], b):]
 		off = 0
 		if len(b) == 0 {
-			return
+			break
 		}
 	}
+	return off, b
 }
