@@ -18,13 +18,6 @@ import (
 	"runv/agent/wire"
 )
 
-// The ioctls of linux/seccomp.h.
-const (
-	notifRecv    = 3<<30 | wire.NotifSize<<16 | '!'<<8    // SECCOMP_IOCTL_NOTIF_RECV
-	notifSend    = 3<<30 | wire.RespSize<<16 | '!'<<8 | 1 // SECCOMP_IOCTL_NOTIF_SEND
-	notifIDValid = 1<<30 | 8<<16 | '!'<<8 | 2             // SECCOMP_IOCTL_NOTIF_ID_VALID
-)
-
 // findPause is how often a process is looked at that is about to make its filter.
 const findPause = time.Millisecond
 
@@ -121,7 +114,7 @@ func (l *listener) calls() {
 			return // nobody has the filter any more
 		}
 		b := make([]byte, wire.NotifSize)
-		err = l.ioctl(notifRecv, b)
+		err = l.ioctl(wire.NotifRecv, b)
 		if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EINTR) {
 			continue // who called was killed
 		}
@@ -147,9 +140,9 @@ func (l *listener) answers() {
 		}
 		switch m.Kind {
 		case wire.NotifyRespond:
-			err = l.ioctl(notifSend, m.Data)
+			err = l.ioctl(wire.NotifSend, m.Data)
 		case wire.NotifyValid:
-			err = l.ioctl(notifIDValid, m.Data)
+			err = l.ioctl(wire.NotifIDValid, m.Data)
 		default:
 			return
 		}

@@ -13,6 +13,14 @@ const (
 	idSize    = 8  // of a notification, its first field in both
 )
 
+// The ioctls of a listener (linux/seccomp.h): '!' with their numbers, directions and
+// sizes.
+const (
+	NotifRecv    = 3<<30 | NotifSize<<16 | '!'<<8    // SECCOMP_IOCTL_NOTIF_RECV
+	NotifSend    = 3<<30 | RespSize<<16 | '!'<<8 | 1 // SECCOMP_IOCTL_NOTIF_SEND
+	NotifIDValid = 1<<30 | idSize<<16 | '!'<<8 | 2   // SECCOMP_IOCTL_NOTIF_ID_VALID
+)
+
 // The stream of a seccomp listener. Each message is a byte that says what it is, and
 // what follows has a fixed size. The agent answers Respond and Valid in their order.
 //

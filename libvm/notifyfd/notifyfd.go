@@ -26,13 +26,8 @@ import (
 	"runv/agent/wire"
 )
 
-// The ioctls of linux/seccomp.h, '!' with their numbers, directions and sizes.
-const (
-	notifRecv    = 3<<30 | wire.NotifSize<<16 | '!'<<8    // SECCOMP_IOCTL_NOTIF_RECV
-	notifSend    = 3<<30 | wire.RespSize<<16 | '!'<<8 | 1 // SECCOMP_IOCTL_NOTIF_SEND
-	notifIDValid = 1<<30 | 8<<16 | '!'<<8 | 2             // SECCOMP_IOCTL_NOTIF_ID_VALID
-	notifIDWrong = 2<<30 | 8<<16 | '!'<<8 | 2             // the same with the wrong direction
-)
+// notifIDWrong is wire.NotifIDValid with the wrong direction, as Linux 5.0 had it.
+const notifIDWrong = 2<<30 | 8<<16 | '!'<<8 | 2
 
 // maxWaiting bounds the notifications that no supervisor has received yet, and the
 // ioctls of supervisors that wait: beyond them the guest's calls, and ioctls, fail.
@@ -270,14 +265,14 @@ func (f *FS) ioctl(unique uint64, b []byte) {
 		f.reply(unique, unix.EBADF, nil)
 	case len(l.waiting)+len(l.asked) >= maxWaiting:
 		f.reply(unique, unix.ENOMEM, nil)
-	case in.cmd == notifRecv && l.closed && len(l.calls) == 0:
+	case in.cmd == wire.NotifRecv && l.closed && len(l.calls) == 0:
 		f.reply(unique, unix.ENOENT, nil)
-	case in.cmd == notifRecv:
+	case in.cmd == wire.NotifRecv:
 		l.waiting = append(l.waiting, unique)
 		f.deliver(l)
-	case in.cmd == notifSend && len(data) == wire.RespSize:
+	case in.cmd == wire.NotifSend && len(data) == wire.RespSize:
 		f.ask(l, unique, wire.NotifyMessage{Kind: wire.NotifyRespond, Data: data})
-	case (in.cmd == notifIDValid || in.cmd == notifIDWrong) && len(data) == 8:
+	case (in.cmd == wire.NotifIDValid || in.cmd == notifIDWrong) && len(data) == 8:
 		f.ask(l, unique, wire.NotifyMessage{Kind: wire.NotifyValid, Data: data})
 	default:
 		f.reply(unique, 0, ioctlReply(-int32(unix.EOPNOTSUPP), nil))

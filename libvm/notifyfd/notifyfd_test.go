@@ -90,7 +90,7 @@ func TestListener(t *testing.T) {
 		t.Fatalf("poll: %d, %v", n, err)
 	}
 	var got [wire.NotifSize]byte
-	if err := ioctl(fd, notifRecv, unsafe.Pointer(&got)); err != nil {
+	if err := ioctl(fd, wire.NotifRecv, unsafe.Pointer(&got)); err != nil {
 		t.Fatal(err)
 	}
 	want := call(7)
@@ -110,11 +110,11 @@ func TestListener(t *testing.T) {
 		}
 	}()
 	id := uint64(7)
-	if err := ioctl(fd, notifIDValid, unsafe.Pointer(&id)); err != nil {
+	if err := ioctl(fd, wire.NotifIDValid, unsafe.Pointer(&id)); err != nil {
 		t.Errorf("ID_VALID: %v", err)
 	}
 	resp := [wire.RespSize]byte{7, 16: 1}
-	if err := ioctl(fd, notifSend, unsafe.Pointer(&resp)); !errors.Is(err, unix.ENOENT) {
+	if err := ioctl(fd, wire.NotifSend, unsafe.Pointer(&resp)); !errors.Is(err, unix.ENOENT) {
 		t.Errorf("SEND: %v", err)
 	}
 	if a, b := <-answers, <-answers; a.Kind != wire.NotifyValid || b.Kind != wire.NotifyRespond || string(b.Data) != string(resp[:]) {
@@ -125,7 +125,7 @@ func TestListener(t *testing.T) {
 		t.Errorf("ADDFD: %v", err)
 	}
 	done := make(chan error, 1)
-	go func() { done <- ioctl(fd, notifRecv, unsafe.Pointer(&got)) }()
+	go func() { done <- ioctl(fd, wire.NotifRecv, unsafe.Pointer(&got)) }()
 	time.Sleep(20 * time.Millisecond)
 	agent.Close()
 	if err := <-done; !errors.Is(err, unix.ENOENT) {
