@@ -19,8 +19,6 @@ type expectation struct {
 	Failed []string `toml:"failed"`
 	// Reason says why an outcome is not pass: what was seen, and whose defect it is.
 	Reason string `toml:"reason"`
-	// V2 is what differs on a host with cgroup v2 only.
-	V2 *expectation `toml:"v2"`
 }
 
 // readExpected reads the file and checks what must hold of it whatever a run says.
