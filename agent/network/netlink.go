@@ -7,6 +7,8 @@ import (
 	"os"
 
 	"golang.org/x/sys/unix"
+
+	"runv/agent/rtattr"
 )
 
 // errMessage is the error of a message that is not one.
@@ -81,7 +83,7 @@ func (s *socket) find(address []byte) (index uint32, err error) {
 			return
 		}
 		at := binary.NativeEndian.Uint32(b[4:])
-		attributes(b[unix.SizeofIfInfomsg:], func(kind uint16, data []byte) {
+		rtattr.Each(b[unix.SizeofIfInfomsg:], func(kind uint16, data []byte) {
 			switch {
 			case !bytes.Equal(data, address):
 			case kind == iflaPermAddress:
@@ -106,9 +108,9 @@ func (s *socket) link(index uint32, name string, ns int) error {
 	if err := s.talk(request(unix.RTM_NEWLINK, unix.NLM_F_ACK, b), nil); err != nil {
 		return err
 	}
-	b = appendAttribute(b, unix.IFLA_IFNAME, append([]byte(name), 0))
+	b = rtattr.Append(b, unix.IFLA_IFNAME, append([]byte(name), 0))
 	if ns >= 0 {
-		b = appendAttribute(b, unix.IFLA_NET_NS_FD, binary.NativeEndian.AppendUint32(nil, uint32(ns)))
+		b = rtattr.Append(b, unix.IFLA_NET_NS_FD, binary.NativeEndian.AppendUint32(nil, uint32(ns)))
 	}
 	return s.talk(request(unix.RTM_NEWLINK, unix.NLM_F_ACK, b), nil)
 }
@@ -125,14 +127,6 @@ func request(kind, flags uint16, body []byte) []byte {
 	return append(append(m, make([]byte, 8)...), body...)
 }
 
-func appendAttribute(b []byte, kind uint16, data []byte) []byte {
-	b = binary.NativeEndian.AppendUint16(b, uint16(unix.SizeofRtAttr+len(data)))
-	b = append(binary.NativeEndian.AppendUint16(b, kind), data...)
-	return append(b, make([]byte, align(len(data))-len(data))...)
-}
-
-func align(n int) int { return (n + unix.NLMSG_ALIGNTO - 1) &^ (unix.NLMSG_ALIGNTO - 1) }
-
 // cut takes the first message off b.
 func cut(b []byte) (m, rest []byte, err error) {
 	if len(b) < headerBytes {
@@ -142,17 +136,5 @@ func cut(b []byte) (m, rest []byte, err error) {
 	if n < headerBytes || n > len(b) {
 		return nil, nil, errMessage
 	}
-	return b[:n], b[min(len(b), align(n)):], nil
-}
-
-// attributes calls f for each of them.
-func attributes(b []byte, f func(kind uint16, data []byte)) {
-	for len(b) >= unix.SizeofRtAttr {
-		n := int(binary.NativeEndian.Uint16(b))
-		if n < unix.SizeofRtAttr || n > len(b) {
-			return
-		}
-		f(binary.NativeEndian.Uint16(b[2:])&^(unix.NLA_F_NESTED|unix.NLA_F_NET_BYTEORDER), b[unix.SizeofRtAttr:n])
-		b = b[min(len(b), align(n)):]
-	}
+	return b[:n], b[min(len(b), rtattr.Align(n)):], nil
 }

@@ -10,6 +10,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"runv/agent/rtattr"
 )
 
 // holder is a process in a network namespace of its own.
@@ -67,8 +69,8 @@ func TestApply(t *testing.T) {
 	link := make([]byte, unix.SizeofIfInfomsg)
 	link[4], link[8], link[12] = theirs, unix.IFF_UP, unix.IFF_UP
 	addr := []byte{unix.AF_INET, 24, 0, 0, theirs, 0, 0, 0}
-	addr = appendAttribute(addr, unix.IFA_LOCAL, []byte{10, 1, 2, 3})
-	addr = appendAttribute(addr, unix.IFA_ADDRESS, []byte{10, 1, 2, 3})
+	addr = rtattr.Append(addr, unix.IFA_LOCAL, []byte{10, 1, 2, 3})
+	addr = rtattr.Append(addr, unix.IFA_ADDRESS, []byte{10, 1, 2, 3})
 	messages := append(message(unix.RTM_NEWADDR, addr), request(unix.RTM_NEWLINK, unix.NLM_F_ACK, link)...)
 	messages = append(messages, message(unix.RTM_NEWADDR, addr)...) // once more does no harm
 
@@ -124,8 +126,8 @@ func TestApply(t *testing.T) {
 // FuzzTranslate: what is malformed is an error, and never a panic.
 func FuzzTranslate(f *testing.F) {
 	route := make([]byte, unix.SizeofRtMsg)
-	route = appendAttribute(route, unix.RTA_OIF, []byte{5, 0, 0, 0})
-	route = appendAttribute(route, unix.RTA_MULTIPATH, []byte{8, 0, 0, 0, 5, 0, 0, 0, 8, 0, 0, 0, 1, 0, 0, 0})
+	route = rtattr.Append(route, unix.RTA_OIF, []byte{5, 0, 0, 0})
+	route = rtattr.Append(route, unix.RTA_MULTIPATH, []byte{8, 0, 0, 0, 5, 0, 0, 0, 8, 0, 0, 0, 1, 0, 0, 0})
 	f.Add(message(unix.RTM_NEWROUTE, route))
 	f.Add(message(unix.RTM_NEWADDR, []byte{2, 24, 0, 0, 5, 0, 0, 0}))
 	f.Fuzz(func(_ *testing.T, b []byte) {
@@ -146,15 +148,15 @@ func FuzzTranslate(f *testing.F) {
 
 func TestTranslateRoute(t *testing.T) {
 	route := make([]byte, unix.SizeofRtMsg)
-	route = appendAttribute(route, unix.RTA_OIF, []byte{5, 0, 0, 0})
-	route = appendAttribute(route, unix.RTA_MULTIPATH, []byte{8, 0, 0, 0, 5, 0, 0, 0, 8, 0, 0, 0, 1, 0, 0, 0})
+	route = rtattr.Append(route, unix.RTA_OIF, []byte{5, 0, 0, 0})
+	route = rtattr.Append(route, unix.RTA_MULTIPATH, []byte{8, 0, 0, 0, 5, 0, 0, 0, 8, 0, 0, 0, 1, 0, 0, 0})
 	m := message(unix.RTM_NEWROUTE, route)
 	n := Namespace{indexes: map[uint32]uint32{loopback: loopback, 5: 9}}
 	if err := n.translate(m); err != nil {
 		t.Fatal(err)
 	}
 	var oif, first, second byte
-	attributes(m[headerBytes+unix.SizeofRtMsg:], func(kind uint16, data []byte) {
+	rtattr.Each(m[headerBytes+unix.SizeofRtMsg:], func(kind uint16, data []byte) {
 		if kind == unix.RTA_OIF {
 			oif = data[0]
 		} else {

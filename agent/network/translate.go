@@ -6,6 +6,8 @@ import (
 	"strconv"
 
 	"golang.org/x/sys/unix"
+
+	"runv/agent/rtattr"
 )
 
 // indexOffset is where struct ifinfomsg, ifaddrmsg and ndmsg have the index of
@@ -55,7 +57,7 @@ func (n *Namespace) route(body []byte) (err error) {
 	if len(body) < unix.SizeofRtMsg {
 		return errMessage
 	}
-	attributes(body[unix.SizeofRtMsg:], func(kind uint16, data []byte) {
+	rtattr.Each(body[unix.SizeofRtMsg:], func(kind uint16, data []byte) {
 		switch {
 		case err != nil:
 		case kind == unix.RTA_OIF && len(data) == 4, kind == unix.RTA_IIF && len(data) == 4:
@@ -78,7 +80,7 @@ func (n *Namespace) hops(b []byte) error {
 		if err := n.index(b[indexOffset:]); err != nil {
 			return err
 		}
-		b = b[min(len(b), align(size)):]
+		b = b[min(len(b), rtattr.Align(size)):]
 	}
 	return nil
 }

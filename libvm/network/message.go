@@ -4,6 +4,8 @@ import (
 	"encoding/binary"
 
 	"golang.org/x/sys/unix"
+
+	"runv/agent/rtattr"
 )
 
 // The guest's interfaces get what those of the host have by the kernel's own
@@ -23,14 +25,7 @@ func attributes(body []byte, head int, f func(kind uint16, data []byte)) {
 	if len(body) < head {
 		return
 	}
-	for b := body[head:]; len(b) >= unix.SizeofRtAttr; {
-		n := int(binary.NativeEndian.Uint16(b))
-		if n < unix.SizeofRtAttr || n > len(b) {
-			return
-		}
-		f(binary.NativeEndian.Uint16(b[2:])&^(unix.NLA_F_NESTED|unix.NLA_F_NET_BYTEORDER), b[unix.SizeofRtAttr:n])
-		b = b[min(len(b), align(n)):]
-	}
+	rtattr.Each(body[head:], f)
 }
 
 // attribute returns the data of one attribute, nil if it is not there.
@@ -48,21 +43,11 @@ func keep(body []byte, head int, keep func(kind uint16) bool) []byte {
 	out := append([]byte(nil), body[:head]...)
 	attributes(body, head, func(kind uint16, data []byte) {
 		if keep(kind) {
-			out = appendAttribute(out, kind, data)
+			out = rtattr.Append(out, kind, data)
 		}
 	})
 	return out
 }
-
-// appendAttribute writes an attribute, padded.
-func appendAttribute(b []byte, kind uint16, data []byte) []byte {
-	b = binary.NativeEndian.AppendUint16(b, uint16(unix.SizeofRtAttr+len(data)))
-	b = binary.NativeEndian.AppendUint16(b, kind)
-	b = append(b, data...)
-	return append(b, make([]byte, align(len(data))-len(data))...)
-}
-
-func align(n int) int { return (n + unix.NLMSG_ALIGNTO - 1) &^ (unix.NLMSG_ALIGNTO - 1) }
 
 func u32(v uint32) []byte { return binary.NativeEndian.AppendUint32(nil, v) }
 
@@ -99,7 +84,7 @@ func address(b []byte) (message, int, bool) {
 		flags |= unix.IFA_F_NODAD
 	}
 	body[2] = 0
-	body = appendAttribute(body, unix.IFA_FLAGS, u32(flags))
+	body = rtattr.Append(body, unix.IFA_FLAGS, u32(flags))
 	return message{unix.RTM_NEWADDR, string(body)}, int(binary.NativeEndian.Uint32(b[4:])), true
 }
 
@@ -146,7 +131,7 @@ func hops(b []byte) (indexes []int) {
 			break
 		}
 		indexes = append(indexes, int(binary.NativeEndian.Uint32(p[4:])))
-		p = p[min(len(p), align(n)):]
+		p = p[min(len(p), rtattr.Align(n)):]
 	}
 	return indexes
 }
@@ -217,8 +202,8 @@ func linkMessage(i *Interface, up bool) message {
 		binary.NativeEndian.PutUint32(body[12:], unix.IFF_UP|unix.IFF_NOARP)
 		return message{unix.RTM_NEWLINK, string(body)}
 	}
-	body = appendAttribute(body, unix.IFLA_ADDRESS, []byte(i.MAC))
-	body = appendAttribute(body, unix.IFLA_MTU, u32(uint32(i.MTU)))
+	body = rtattr.Append(body, unix.IFLA_ADDRESS, []byte(i.MAC))
+	body = rtattr.Append(body, unix.IFLA_MTU, u32(uint32(i.MTU)))
 	return message{unix.RTM_NEWLINK, string(body)}
 }
 
@@ -229,5 +214,5 @@ func (m message) encode(b []byte, flags uint16) []byte {
 	b = binary.NativeEndian.AppendUint16(b, flags)
 	b = append(b, make([]byte, 8)...) // sequence number and port: the agent's
 	b = append(b, m.body...)
-	return append(b, make([]byte, align(len(m.body))-len(m.body))...)
+	return append(b, make([]byte, rtattr.Align(len(m.body))-len(m.body))...)
 }

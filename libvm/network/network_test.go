@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"runv/agent/rtattr"
 	"runv/libvm/thread"
 )
 
@@ -56,7 +57,7 @@ func kinds(u *Update) map[uint16]int {
 	n := map[uint16]int{}
 	for b := u.Messages; len(b) >= unix.SizeofNlMsghdr; {
 		n[binary.NativeEndian.Uint16(b[4:])]++
-		b = b[align(int(binary.NativeEndian.Uint32(b))):]
+		b = b[rtattr.Align(int(binary.NativeEndian.Uint32(b))):]
 	}
 	return n
 }
@@ -213,10 +214,10 @@ func TestRefused(t *testing.T) {
 // FuzzMessages: no dump makes the parsers fail.
 func FuzzMessages(f *testing.F) {
 	addr := []byte{unix.AF_INET, 24, 0, 0, 5, 0, 0, 0}
-	f.Add(appendAttribute(addr, unix.IFA_LOCAL, []byte{10, 1, 2, 3}))
+	f.Add(rtattr.Append(addr, unix.IFA_LOCAL, []byte{10, 1, 2, 3}))
 	route := append([]byte{unix.AF_INET, 0, 0, 0, unix.RT_TABLE_MAIN, unix.RTPROT_BOOT, 0, unix.RTN_UNICAST}, 0, 0, 0, 0)
-	route = appendAttribute(route, unix.RTA_OIF, u32(5))
-	f.Add(appendAttribute(route, unix.RTA_MULTIPATH, []byte{8, 0, 0, 0, 5, 0, 0, 0, 8, 0, 0, 0, 1, 0, 0, 0}))
+	route = rtattr.Append(route, unix.RTA_OIF, u32(5))
+	f.Add(rtattr.Append(route, unix.RTA_MULTIPATH, []byte{8, 0, 0, 0, 5, 0, 0, 0, 8, 0, 0, 0, 1, 0, 0, 0}))
 	f.Fuzz(func(_ *testing.T, b []byte) {
 		if m, _, ok := address(b); ok {
 			m.encode(nil, flagsNew)
