@@ -6,6 +6,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"runv/agent/rawsock"
 	"runv/agent/stream"
 	"runv/agent/wire"
 )
@@ -34,8 +35,7 @@ func newPackets(c stream.Conn, ours *os.File, kind int) *packets {
 	})
 	both.Go(func() {
 		err := wire.ReceivePackets(c, func(b []byte) error { _, err := ours.Write(b); return err })
-		if raw, rerr := ours.SyscallConn(); err == nil && rerr == nil && kind != unix.SOCK_DGRAM {
-			_ = raw.Control(func(fd uintptr) { _ = unix.Shutdown(int(fd), unix.SHUT_WR) })
+		if err == nil && kind != unix.SOCK_DGRAM && rawsock.CloseWrite(ours) == nil {
 			return
 		}
 		ours.Close() // the process has gone, or the host talks nonsense
@@ -71,7 +71,7 @@ func (l *listener) datagrams() {
 		}
 	}()
 	for {
-		if raw, err := l.file.SyscallConn(); err != nil || raw.Read(readable) != nil {
+		if raw, err := l.file.SyscallConn(); err != nil || raw.Read(rawsock.Readable) != nil {
 			return // closed
 		}
 		if c == nil {
@@ -86,11 +86,4 @@ func (l *listener) datagrams() {
 		c.Close()
 		c = nil
 	}
-}
-
-// readable says whether there is something to read.
-func readable(fd uintptr) bool {
-	p := [1]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
-	n, err := unix.Poll(p[:], 0)
-	return err == nil && n > 0
 }

@@ -22,6 +22,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"runv/agent/rawsock"
 	"runv/agent/stream"
 	"runv/agent/wire"
 )
@@ -139,19 +140,10 @@ func (l *listener) run() {
 	}
 	for {
 		l.relay.room <- struct{}{}
-		fd := -1
-		werr := raw.Read(func(s uintptr) bool {
-			fd, _, err = unix.Accept4(int(s), unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK)
-			return !errors.Is(err, unix.EAGAIN) && !errors.Is(err, unix.EINTR) && !errors.Is(err, unix.ECONNABORTED)
-		})
-		if werr != nil {
+		fd, err := rawsock.Accept(raw, unix.SOCK_NONBLOCK)
+		if err != nil {
 			<-l.relay.room
 			return // closed
-		}
-		if err != nil { // no descriptor: the next one may have one
-			<-l.relay.room
-			time.Sleep(10 * time.Millisecond)
-			continue
 		}
 		go l.connected(fd)
 	}

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"runv/agent/api"
+	"runv/agent/rawsock"
 	"runv/agent/wire"
 	"runv/libvm/guest"
 	"runv/libvm/virtio/fs/passthrough"
@@ -52,7 +53,7 @@ func newSocketRelay(g *guest.Guest, files *passthrough.Server, log *slog.Logger)
 	}
 }
 
-// agent is the guest's, or nil: then it has not called yet.
+// call makes a call of the agent, which may not have called us yet.
 func (s *socketRelay) call(limit time.Duration, f func(context.Context, api.AgentService) error) error {
 	a := s.guest.Agent()
 	if a == nil {
@@ -257,8 +258,7 @@ func (s *socketRelay) carryPackets(file *os.File, conn net.Conn, kind int) {
 	both.Go(func() {
 		defer ended()
 		err := wire.ReceivePackets(conn, func(b []byte) error { _, err := f.Write(b); return err })
-		if raw, rerr := f.SyscallConn(); err == nil && rerr == nil && kind != unix.SOCK_DGRAM {
-			raw.Control(func(fd uintptr) { unix.Shutdown(int(fd), unix.SHUT_WR) }) //nolint:errcheck // the peer may have gone
+		if err == nil && kind != unix.SOCK_DGRAM && rawsock.CloseWrite(f) == nil {
 			return
 		}
 		c.f()

@@ -2,14 +2,13 @@ package monitor
 
 import (
 	"context"
-	"errors"
 	"net"
 	"os"
-	"time"
 
 	"golang.org/x/sys/unix"
 
 	"runv/agent/api"
+	"runv/agent/rawsock"
 	"runv/agent/wire"
 )
 
@@ -58,17 +57,9 @@ func (s *socketRelay) accept(v *served) {
 		return
 	}
 	for {
-		fd := -1
-		werr := raw.Read(func(l uintptr) bool {
-			fd, _, err = unix.Accept4(int(l), unix.SOCK_CLOEXEC)
-			return !errors.Is(err, unix.EAGAIN) && !errors.Is(err, unix.EINTR) && !errors.Is(err, unix.ECONNABORTED)
-		})
-		if werr != nil {
+		fd, err := rawsock.Accept(raw, 0)
+		if err != nil {
 			return // closed
-		}
-		if err != nil { // no descriptor: there may be one later
-			time.Sleep(10 * time.Millisecond)
-			continue
 		}
 		f := os.NewFile(uintptr(fd), "connection")
 		if !s.enter(func() { s.toGuest(v, f) }) {
@@ -125,12 +116,7 @@ func (s *socketRelay) datagrams(v *served) {
 	if err != nil {
 		return
 	}
-	readable := func(fd uintptr) bool {
-		p := [1]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
-		n, err := unix.Poll(p[:], 0)
-		return err == nil && n > 0
-	}
-	for raw.Read(readable) == nil {
+	for raw.Read(rawsock.Readable) == nil {
 		conn, err := s.dialGuest(v, wire.Peer{})
 		if err != nil {
 			return
