@@ -27,12 +27,6 @@ import (
 	"runv/agent/wire"
 )
 
-// Names in the root of the shared trees, where a node is bound and found.
-const (
-	listenPrefix  = ".runv-listen-"
-	connectPrefix = ".runv-connect-"
-)
-
 // maxConns bounds the connections that are relayed at once. Those beyond wait in
 // the backlog of their sockets.
 const maxConns = 512
@@ -91,7 +85,7 @@ func (r *Relay) Listen(node uint64, kind int, token []byte) error {
 		return os.NewSyscallError("socket", err)
 	}
 	f := os.NewFile(uintptr(fd), "listener")
-	if err := unix.Bind(fd, &unix.SockaddrUnix{Name: r.path(listenPrefix, node)}); err != nil {
+	if err := unix.Bind(fd, &unix.SockaddrUnix{Name: filepath.Join(r.Dir, wire.ListenName(node))}); err != nil {
 		f.Close()
 		return os.NewSyscallError("bind", err)
 	}
@@ -111,10 +105,6 @@ func (r *Relay) Listen(node uint64, kind int, token []byte) error {
 	}
 	go l.run()
 	return nil
-}
-
-func (r *Relay) path(prefix string, node uint64) string {
-	return filepath.Join(r.Dir, prefix+strconv.FormatUint(node, 16))
 }
 
 // Close ends a listener. Connections go on.
@@ -217,7 +207,7 @@ func (r *Relay) Connect(node uint64, kind int, token []byte, peer wire.Peer) err
 	default:
 		return fmt.Errorf("%d connections are relayed already", maxConns)
 	}
-	fd, err := connectAs(r.path(connectPrefix, node), kind, peer)
+	fd, err := connectAs(filepath.Join(r.Dir, wire.ConnectName(node)), kind, peer)
 	if err != nil {
 		<-r.room
 		return err
@@ -234,7 +224,7 @@ func (r *Relay) Connect(node uint64, kind int, token []byte, peer wire.Peer) err
 // Bound says whether anybody has bound the socket at a node. Who asks is not noticed:
 // a datagram socket cannot be connected to another kind.
 func (r *Relay) Bound(node uint64) bool {
-	fd, err := connectAs(r.path(connectPrefix, node), unix.SOCK_DGRAM, wire.Peer{})
+	fd, err := connectAs(filepath.Join(r.Dir, wire.ConnectName(node)), unix.SOCK_DGRAM, wire.Peer{})
 	if err == nil {
 		unix.Close(fd)
 	}

@@ -17,6 +17,8 @@ import (
 	"sync"
 
 	"golang.org/x/sys/unix"
+
+	"runv/agent/wire"
 )
 
 // maxNodes bounds what is told of: the host watches no more.
@@ -138,22 +140,9 @@ func parse(info []byte, dev uint64, nodes map[uint64]bool) {
 	}
 }
 
-// Kinds of changes, as in libvm/virtio/fs/passthrough.
-const (
-	modified = iota + 1
-	attributes
-	closeWrite
-	created
-	deleted
-	moved
-	movedHere
-)
-
-const ghostName = ".runv-ghost"
-
 // Change is one that was made on the host.
 type Change struct {
-	Kind      int
+	Kind      int    // of agent/wire: wire.Modified, …
 	Dir, Name string // a directory, relative to the trees, and a name in it
 	ToDir, To string // the new ones, if it was moved
 	Mode      uint32 // type, S_IFMT
@@ -179,29 +168,29 @@ func (w *Watcher) repeat(c *Change) error {
 	}
 	defer unix.Close(dir)
 	switch c.Kind {
-	case modified:
+	case wire.Modified:
 		return touch(dir, c.Name, unix.UTIME_OMIT)
-	case attributes:
+	case wire.Attributes:
 		return touch(dir, c.Name, unix.UTIME_NOW)
-	case closeWrite:
+	case wire.CloseWrite:
 		return openClose(dir, c.Name)
-	case created:
+	case wire.Created:
 		return create(dir, c.Name, c.Mode)
-	case deleted:
+	case wire.Deleted:
 		flags := 0
 		if c.Mode == unix.S_IFDIR {
 			flags = unix.AT_REMOVEDIR
 		}
 		return os.NewSyscallError("unlinkat", unix.Unlinkat(dir, c.Name, flags))
-	case moved:
+	case wire.Moved:
 		to, err := beneath(root, c.ToDir)
 		if err != nil {
 			return err
 		}
 		defer unix.Close(to)
 		return os.NewSyscallError("renameat", unix.Renameat(dir, c.Name, to, c.To))
-	case movedHere:
-		return os.NewSyscallError("renameat", unix.Renameat(root, ghostName, dir, c.Name))
+	case wire.MovedHere:
+		return os.NewSyscallError("renameat", unix.Renameat(root, wire.GhostName, dir, c.Name))
 	}
 	return fmt.Errorf("change of kind %d", c.Kind)
 }

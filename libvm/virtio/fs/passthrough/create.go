@@ -3,6 +3,8 @@ package passthrough
 import (
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
+
+	"runv/agent/wire"
 )
 
 // modeIn returns the mode of a new file in dir. The umask counts only where the
@@ -61,7 +63,7 @@ func (s *Server) Mknod(_ <-chan struct{}, in *fuse.MknodIn, name string, out *fu
 		return fuse.EINVAL
 	}
 	socket := in.Mode&unix.S_IFMT == unix.S_IFSOCK
-	if socket && in.NodeId == fuse.FUSE_ROOT_ID && s.socketEntry(name, listenPrefix, out).Ok() {
+	if socket && in.NodeId == fuse.FUSE_ROOT_ID && s.socketEntry(name, wire.ListenPrefix, out).Ok() {
 		return fuse.OK
 	}
 	dir, p, code := s.dirOf(in.NodeId, name, true)

@@ -3,6 +3,8 @@ package passthrough
 import (
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
+
+	"runv/agent/wire"
 )
 
 // dirOf returns the directory id of a tree and a counted descriptor of it, for
@@ -57,7 +59,7 @@ func (s *Server) Lookup(_ <-chan struct{}, h *fuse.InHeader, name string, out *f
 			if n.typ == unix.S_IFSOCK {
 				s.socketSeen(n)
 			}
-		case code.Ok() && (h.NodeId != fuse.FUSE_ROOT_ID || !s.socketEntry(name, connectPrefix, out).Ok()):
+		case code.Ok() && (h.NodeId != fuse.FUSE_ROOT_ID || !s.socketEntry(name, wire.ConnectPrefix, out).Ok()):
 			s.absent(out)
 		}
 		return code

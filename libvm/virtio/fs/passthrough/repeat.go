@@ -3,6 +3,8 @@ package passthrough
 import (
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
+
+	"runv/agent/wire"
 )
 
 // repeats says whether a request comes from the thread of the agent that repeats
@@ -87,22 +89,22 @@ func (s *Server) Repeat(c *Change) (done func(), ok bool) {
 	w := &s.watch
 	fakes := map[nameIn]uint32{}
 	switch c.Kind {
-	case Created, MovedHere:
+	case wire.Created, wire.MovedHere:
 		var st unix.Statx_t
 		if s.statIn(c.dir, c.Name, &st) != nil {
 			return nil, false // it is gone already
 		}
 		c.Mode = uint32(st.Mode) & unix.S_IFMT
 		fakes[nameIn{c.dir, c.Name}] = 0
-		if c.Kind == MovedHere {
-			fakes[nameIn{fuse.FUSE_ROOT_ID, GhostName}] = c.Mode
+		if c.Kind == wire.MovedHere {
+			fakes[nameIn{fuse.FUSE_ROOT_ID, wire.GhostName}] = c.Mode
 		}
-	case Deleted:
+	case wire.Deleted:
 		fakes[nameIn{c.dir, c.Name}] = c.Mode
-	case Moved:
+	case wire.Moved:
 		fakes[nameIn{c.dir, c.Name}] = c.Mode
 		fakes[nameIn{c.toDir, c.To}] = 0
-	case CloseWrite:
+	case wire.CloseWrite:
 		c.Mode = unix.S_IFREG
 	}
 	w.mu.Lock()

@@ -24,17 +24,6 @@ import (
 // The other way round, the MKNOD of a guest's bind(2) makes a socket that listens
 // on the host, and for each connection to it the agent connects to
 // /.runv-connect-<n>, which is the node of the guest's socket.
-const (
-	listenPrefix  = ".runv-listen-"
-	connectPrefix = ".runv-connect-"
-)
-
-// ListenName is the name in the root that the guest's agent binds a socket to, so
-// that it is found at a node.
-func ListenName(node uint64) string { return listenPrefix + strconv.FormatUint(node, 16) }
-
-// ConnectName is the name in the root at which the guest's agent finds a node.
-func ConnectName(node uint64) string { return connectPrefix + strconv.FormatUint(node, 16) }
 
 // Sockets carries connections between host and guest. A kind is SOCK_STREAM,
 // SOCK_DGRAM or SOCK_SEQPACKET.

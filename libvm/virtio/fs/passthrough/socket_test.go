@@ -13,6 +13,8 @@ import (
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
+
+	"runv/agent/wire"
 )
 
 // agentOf plays the monitor and the guest's agent for a file system that is mounted
@@ -36,7 +38,7 @@ func (a *agentOf) Offer(node uint64, kind int) error {
 		return a.refuse
 	}
 	network := map[int]string{unix.SOCK_STREAM: "unix", unix.SOCK_SEQPACKET: "unixpacket"}[kind]
-	l, err := net.ListenUnix(network, &net.UnixAddr{Name: filepath.Join(a.mnt, ListenName(node)), Net: network})
+	l, err := net.ListenUnix(network, &net.UnixAddr{Name: filepath.Join(a.mnt, wire.ListenName(node)), Net: network})
 	if err != nil {
 		return err
 	}
@@ -212,7 +214,7 @@ func TestSocketBoundByGuest(t *testing.T) {
 	}
 	for _, node := range a.serving() {
 		// The agent finds the socket of the guest by its node.
-		if c, err := net.Dial("unix", filepath.Join(a.mnt, ConnectName(node))); err != nil {
+		if c, err := net.Dial("unix", filepath.Join(a.mnt, wire.ConnectName(node))); err != nil {
 			t.Error(err)
 		} else {
 			c.Close()
@@ -295,19 +297,19 @@ func TestSocketNamesOfRoot(t *testing.T) {
 	}
 	tree := lookup(lookup(fuse.FUSE_ROOT_ID, "0"), "tree")
 	file, sock := lookup(tree, "file"), lookup(tree, "sock")
-	if got := lookup(fuse.FUSE_ROOT_ID, ConnectName(sock)); got != sock {
+	if got := lookup(fuse.FUSE_ROOT_ID, wire.ConnectName(sock)); got != sock {
 		t.Errorf("the socket's node: got %#x, want %#x", got, sock)
 	}
 	for _, name := range []string{
-		ConnectName(file), ConnectName(tree), ConnectName(fuse.FUSE_ROOT_ID), ConnectName(0), ConnectName(1 << 40),
-		connectPrefix, connectPrefix + "0" + ConnectName(sock)[len(connectPrefix):], ListenName(sock),
+		wire.ConnectName(file), wire.ConnectName(tree), wire.ConnectName(fuse.FUSE_ROOT_ID), wire.ConnectName(0), wire.ConnectName(1 << 40),
+		wire.ConnectPrefix, wire.ConnectPrefix + "0" + wire.ConnectName(sock)[len(wire.ConnectPrefix):], wire.ListenName(sock),
 	} {
 		if got := lookup(fuse.FUSE_ROOT_ID, name); got != 0 {
 			t.Errorf("%s: got node %#x", name, got)
 		}
 	}
 	in := fuse.MknodIn{InHeader: fuse.InHeader{NodeId: fuse.FUSE_ROOT_ID}, Mode: unix.S_IFSOCK}
-	for _, name := range []string{"x", ListenName(file), ListenName(0)} {
+	for _, name := range []string{"x", wire.ListenName(file), wire.ListenName(0)} {
 		if code := a.s.Mknod(nil, &in, name, &out); code != fuse.EROFS {
 			t.Errorf("mknod %s: %v", name, code)
 		}

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"runv/agent/wire"
 )
 
 // A change that is made on the host is none to the guest's inotify: FUSE has no
@@ -25,33 +27,20 @@ import (
 // Nothing of it reaches the host, so that no change is made twice, and none is
 // reported that a change in the guest was.
 
-// Kinds of changes.
-const (
-	Modified    = iota + 1 // content
-	Attributes             // mode, owner, times, links
-	CloseWrite             // a file was closed that was open for writing
-	Created                // a name, of any type
-	Deleted                // a name
-	Moved                  // Name of Dir to To of ToDir
-	MovedHere              // Name of Dir, from where nobody watches
-	watchedMask = unix.IN_MODIFY | unix.IN_ATTRIB | unix.IN_CLOSE_WRITE | unix.IN_CREATE |
-		unix.IN_DELETE | unix.IN_MOVED_FROM | unix.IN_MOVED_TO
-)
+// watchedMask is what is watched for.
+const watchedMask = unix.IN_MODIFY | unix.IN_ATTRIB | unix.IN_CLOSE_WRITE | unix.IN_CREATE |
+	unix.IN_DELETE | unix.IN_MOVED_FROM | unix.IN_MOVED_TO
 
 // Change is one that was made on the host. Paths of directories are relative to
 // the root of the file system.
 type Change struct {
-	Kind      int
+	Kind      int // of agent/wire: wire.Modified, …
 	Dir, Name string
 	ToDir, To string
 	Mode      uint32 // type of the file, S_IFMT
 
 	dir, toDir uint64 // nodes
 }
-
-// GhostName is the name in the root from which the agent moves what has come from
-// where nobody watches.
-const GhostName = ".runv-ghost"
 
 // maxWatches bounds what is watched on the host for the guest.
 const maxWatches = 4096
@@ -294,28 +283,28 @@ func (s *Server) changes(b []byte) (all []Change) {
 		}
 		switch {
 		case e.mask&unix.IN_MODIFY != 0:
-			c.Kind = Modified
+			c.Kind = wire.Modified
 		case e.mask&unix.IN_ATTRIB != 0:
-			c.Kind = Attributes
+			c.Kind = wire.Attributes
 		case e.mask&unix.IN_CLOSE_WRITE != 0:
-			c.Kind = CloseWrite
+			c.Kind = wire.CloseWrite
 		case e.mask&unix.IN_CREATE != 0:
-			c.Kind = Created
+			c.Kind = wire.Created
 		case e.mask&(unix.IN_DELETE|unix.IN_MOVED_FROM) != 0:
-			c.Kind = Deleted
+			c.Kind = wire.Deleted
 			if e.mask&unix.IN_MOVED_FROM != 0 {
 				moved[e.cookie] = len(all)
 			}
 		case e.mask&unix.IN_MOVED_TO != 0:
-			c.Kind = MovedHere
+			c.Kind = wire.MovedHere
 			if i, ok := moved[e.cookie]; ok {
-				all[i].Kind, all[i].ToDir, all[i].To, all[i].toDir = Moved, c.Dir, c.Name, c.dir
+				all[i].Kind, all[i].ToDir, all[i].To, all[i].toDir = wire.Moved, c.Dir, c.Name, c.dir
 				continue
 			}
 		default:
 			continue
 		}
-		if repeats := c.Kind <= CloseWrite; repeats && seen[c] {
+		if repeats := c.Kind <= wire.CloseWrite; repeats && seen[c] {
 			continue
 		}
 		seen[c] = true

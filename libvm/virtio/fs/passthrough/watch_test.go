@@ -12,6 +12,8 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
+
+	"runv/agent/wire"
 )
 
 // watchedTree mounts a tree whose changes are watched.
@@ -149,12 +151,12 @@ func TestChanges(t *testing.T) {
 	}
 	const at = "0/tree/watched"
 	want := []Change{
-		{Kind: Modified, Dir: at, Name: "file", Mode: unix.S_IFREG},
-		{Kind: CloseWrite, Dir: at, Name: "file", Mode: unix.S_IFREG},
-		{Kind: Moved, Dir: at, Name: "file", ToDir: "0/tree", To: "moved", Mode: unix.S_IFREG},
-		{Kind: MovedHere, Dir: at, Name: "came", Mode: unix.S_IFREG},
-		{Kind: Deleted, Dir: "0/tree", Name: "moved", Mode: unix.S_IFREG},
-		{Kind: Attributes, Dir: at, Name: "came", Mode: unix.S_IFREG},
+		{Kind: wire.Modified, Dir: at, Name: "file", Mode: unix.S_IFREG},
+		{Kind: wire.CloseWrite, Dir: at, Name: "file", Mode: unix.S_IFREG},
+		{Kind: wire.Moved, Dir: at, Name: "file", ToDir: "0/tree", To: "moved", Mode: unix.S_IFREG},
+		{Kind: wire.MovedHere, Dir: at, Name: "came", Mode: unix.S_IFREG},
+		{Kind: wire.Deleted, Dir: "0/tree", Name: "moved", Mode: unix.S_IFREG},
+		{Kind: wire.Attributes, Dir: at, Name: "came", Mode: unix.S_IFREG},
 	}
 	if diff := cmp.Diff(want, s.changes(buf[:n]), cmpopts.IgnoreUnexported(Change{})); diff != "" {
 		t.Error(diff)
