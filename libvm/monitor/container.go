@@ -106,6 +106,17 @@ func (c *container) create(ctx context.Context) (err error) {
 // that never answers must not keep a command, or the monitor's own end, waiting.
 const answerTime = 10 * time.Second
 
+// ask makes a call that the agent answers at once, and for which a paused VM runs.
+func ask[T any](ctx context.Context, c *container, call func(context.Context, api.AgentService) (T, error)) (answer T, err error) {
+	ctx, cancel := context.WithTimeout(ctx, answerTime)
+	defer cancel()
+	err = c.vcpus.while(func() (err error) {
+		answer, err = call(ctx, c.agent())
+		return guest.Error(err)
+	})
+	return answer, err
+}
+
 // endTime is how long a guest whose agent has gone takes to end: the kernel
 // panics, and its reset ends QEMU.
 const endTime = 3 * time.Second
@@ -295,12 +306,8 @@ func (c *container) Ready(ctx context.Context) error {
 
 // Processes lists what runs in the container.
 func (c *container) Processes(ctx context.Context) ([]ctl.Process, error) {
-	ctx, cancel := context.WithTimeout(ctx, answerTime)
-	defer cancel()
-	var r *api.ProcessesResponse
-	err := c.vcpus.while(func() (err error) {
-		r, err = c.agent().Processes(ctx, &api.ProcessesRequest{Id: c.monitor.launch.ID})
-		return guest.Error(err)
+	r, err := ask(ctx, c, func(ctx context.Context, a api.AgentService) (*api.ProcessesResponse, error) {
+		return a.Processes(ctx, &api.ProcessesRequest{Id: c.monitor.launch.ID})
 	})
 	if err != nil {
 		return nil, err

@@ -51,12 +51,8 @@ func (c *container) diedOfOOM() bool {
 
 // Metrics reads what the container uses.
 func (c *container) Metrics(ctx context.Context) (ctl.Metrics, error) {
-	ctx, cancel := context.WithTimeout(ctx, answerTime)
-	defer cancel()
-	var r *api.MetricsResponse
-	err := c.vcpus.while(func() (err error) {
-		r, err = c.agent().Metrics(ctx, &api.MetricsRequest{Id: c.monitor.launch.ID})
-		return guest.Error(err)
+	r, err := ask(ctx, c, func(ctx context.Context, a api.AgentService) (*api.MetricsResponse, error) {
+		return a.Metrics(ctx, &api.MetricsRequest{Id: c.monitor.launch.ID})
 	})
 	if err != nil {
 		return nil, err

@@ -7,7 +7,6 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 
 	"runv/agent/api"
-	"runv/libvm/guest"
 	"runv/libvm/network"
 	"runv/libvm/state"
 )
@@ -71,13 +70,8 @@ func (c *container) updateNetwork(ctx context.Context) error {
 	if err != nil || u.Empty() {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(ctx, answerTime)
-	defer cancel()
 	req := &api.ChangeNetworkRequest{Id: c.monitor.launch.ID, Network: networkMessage(u)}
-	err = c.vcpus.while(func() error {
-		_, err := c.agent().ChangeNetwork(ctx, req)
-		return guest.Error(err)
-	})
+	_, err = ask(ctx, c, func(ctx context.Context, a api.AgentService) (*api.Empty, error) { return a.ChangeNetwork(ctx, req) })
 	if err != nil {
 		return fmt.Errorf("network of the guest: %w", err)
 	}
