@@ -45,6 +45,9 @@ func readProcess(path string) (Process, error) {
 	return parseStat(b)
 }
 
+// exiting is PF_EXITING of the kernel's include/linux/sched.h.
+const exiting = 0x4
+
 // parseStat reads a line of /proc/pid/stat. The second field, the command's
 // name in parentheses, may itself contain spaces and parentheses; the rest
 // may not (proc(5)).
@@ -59,7 +62,7 @@ func parseStat(b []byte) (Process, error) {
 		return p, fmt.Errorf("parse /proc/pid/stat: pid: %w", err)
 	}
 	rest := bytes.Fields(b[end+1:]) // from field 3, the state, on
-	if len(rest) < 20 {
+	if len(rest) < 21 {
 		return p, fmt.Errorf("parse /proc/pid/stat: %d fields after the name", len(rest))
 	}
 	start, err := strconv.ParseUint(string(rest[19]), 10, 64) // field 22
@@ -67,9 +70,17 @@ func parseStat(b []byte) (Process, error) {
 		return p, fmt.Errorf("parse /proc/pid/stat: start time: %w", err)
 	}
 	p.PID, p.StartTime = pid, start
+	flags, err := strconv.ParseUint(string(rest[6]), 10, 32) // field 9
+	if err != nil {
+		return p, fmt.Errorf("parse /proc/pid/stat: flags: %w", err)
+	}
 	switch rest[0][0] {
 	case 'Z', 'X', 'x':
 		p.Dead = true
+	case 'S':
+		// The first process of a pid namespace, and the last of its threads, sleeps
+		// until others have reaped theirs in there: its memory and files are gone.
+		p.Dead = flags&exiting != 0 && string(rest[20]) == "0" // field 23, vsize
 	}
 	return p, nil
 }

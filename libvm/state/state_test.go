@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -302,10 +303,60 @@ func TestParseStat(t *testing.T) {
 	if diff := cmp.Diff(Process{PID: 42, StartTime: 777}, got); diff != "" {
 		t.Error(diff)
 	}
+	for stat, dead := range map[string]bool{"S 1 0 0 0 0 4 ": true, "D 1 0 0 0 0 4 ": false, "S 1 0 0 0 0 0 ": false, "Z 1 0 0 0 0 0 ": true} {
+		got, err := parseStat([]byte("42 (x) " + stat + strings.Repeat("0 ", 12) + "777 0 0\n"))
+		if err != nil || got.Dead != dead {
+			t.Errorf("parseStat of %q: got %+v, %v, want dead %t", stat, got, err, dead)
+		}
+	}
 	for _, bad := range []string{"", "1", "1 (x", "1 )x(", "1 (x) S 1", "x (x) S" + strings.Repeat(" 0", 20)} {
 		if _, err := parseStat([]byte(bad)); err == nil {
 			t.Errorf("parseStat(%q): no error", bad)
 		}
+	}
+}
+
+// TestAliveWithUnreaped: the first process of a pid namespace is not alive once it
+// only waits for somebody to reap what was killed with it.
+func TestAliveWithUnreaped(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("makes a pid namespace (try: as root)")
+	}
+	first := exec.Command("sleep", "1000")
+	first.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWPID, Pdeathsig: syscall.SIGKILL}
+	if err := first.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer first.Wait() //nolint:errcheck // it was killed
+	// The shell becomes a parent that never reaps, of a process in the namespace.
+	pid := strconv.Itoa(first.Process.Pid)
+	parent := exec.Command("nsenter", "--no-fork", "--pid=/proc/"+pid+"/ns/pid", "sh", "-c", "sleep 1000 & echo ready; exec sleep 1000")
+	ready, err := parent.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := parent.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer parent.Wait()         //nolint:errcheck // it was killed
+	defer parent.Process.Kill() //nolint:errcheck // it sleeps still
+	if _, err := ready.Read(make([]byte, 1)); err != nil {
+		t.Fatal(err)
+	}
+	if !Alive(first.Process.Pid, 0) {
+		t.Fatal("not alive before its end")
+	}
+	if err := first.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	for end := time.Now().Add(10 * time.Second); Alive(first.Process.Pid, 0); time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			stat, _ := os.ReadFile("/proc/" + pid + "/stat")
+			t.Fatalf("it is alive still: %s", stat)
+		}
+	}
+	if b, err := os.ReadFile("/proc/" + pid + "/stat"); err != nil || !strings.Contains(string(b), ") S ") {
+		t.Errorf("it is said to have ended, but waits for nobody: %s, %v", b, err)
 	}
 }
 

@@ -369,9 +369,6 @@ func TestHostLimitsAsRunc(t *testing.T) {
 	if err != nil {
 		t.Skip("no runc (try: apt-get install runc)")
 	}
-	if unified() {
-		t.Skip("runc 1.1 changes the mount options of the host's cgroup v2 (try: a host with v1)")
-	}
 	r := newRuntime(t)
 	b := r.NewBundle(harness.Args("sleep", "1000"), func(s *specs.Spec) {
 		s.Linux.CgroupsPath = "/" + filepath.Base(r.Dir)
