@@ -373,7 +373,8 @@ func TestHostLimitsAsRunc(t *testing.T) {
 	b := r.NewBundle(harness.Args("sleep", "1000"), func(s *specs.Spec) {
 		s.Linux.CgroupsPath = "/" + filepath.Base(r.Dir)
 		s.Linux.Resources.Memory = &specs.LinuxMemory{Limit: ptr(int64(64 << 20)), Swap: ptr(int64(-1)), Reservation: ptr(int64(32 << 20)), Swappiness: ptr(uint64(7))}
-		s.Linux.Resources.CPU = &specs.LinuxCPU{Shares: ptr(uint64(2000)), Quota: ptr(int64(30000)), Period: ptr(uint64(60000)), Cpus: "0", Mems: "0"}
+		// Of the most shares alone every version of runc makes the same weight of v2.
+		s.Linux.Resources.CPU = &specs.LinuxCPU{Shares: ptr(uint64(262144)), Quota: ptr(int64(30000)), Period: ptr(uint64(60000)), Cpus: "0", Mems: "0"}
 		s.Linux.Resources.Pids = &specs.LinuxPids{Limit: ptr(int64(-1))}
 	})
 	read := func(pid int) map[string]string {
