@@ -231,6 +231,7 @@ func (r *Runtime) monitorOptions(b *bundleConfig, o CreateOptions) (monitor.Opti
 			Kernel: kernel, Config: cfg, LogJSON: r.LogJSON, Debug: r.Debug,
 			NoNewKeyring: o.NoNewKeyring, Notify: b.notify, HostNetwork: b.hostNetwork,
 		},
+		Label:      b.spec.Process.SelinuxLabel,
 		Log:        r.LogFile,
 		Namespaces: monitor.NamespacesOf(b.spec),
 	}, nil

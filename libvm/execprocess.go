@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
+	"github.com/opencontainers/selinux/go-selinux"
 
 	"runv/libvm/bounded"
 	"runv/libvm/bundle"
@@ -42,8 +43,27 @@ func (o ProcessOptions) process(dir string) (p *specs.Process, warnings []string
 	if err != nil {
 		return nil, nil, err
 	}
+	if err := checkLabel(dir, p.SelinuxLabel); err != nil {
+		return nil, nil, err
+	}
 	warnings, err = bundle.CheckProcess(p)
 	return p, warnings, err
+}
+
+// checkLabel refuses a label that is not the container's: that is one process of the
+// host, which has one label, and its guest has no SELinux.
+func checkLabel(dir, label string) error {
+	if label == "" {
+		return nil
+	}
+	p, err := bundle.ReadProcess(dir)
+	if err != nil {
+		return err
+	}
+	if p.SelinuxLabel != label && selinux.GetEnabled() {
+		return fmt.Errorf("selinux label %q is not the container's (%q), whose VM has one label for all (leave it out)", label, p.SelinuxLabel)
+	}
+	return nil
 }
 
 // maxProcess bounds a process.json.

@@ -15,6 +15,7 @@
 #   --cgroup v1|v2  v2 as systemd has it, or v1 with a v2 tree beside it (v2)
 #   --env NAME[=VALUE]  pass a variable; RUNV*, GO*, LC_*, PATH, HOME, TERM … always are
 #   --out DIR       share DIR, at the same path, so that the command can write there
+#   --append ARGS   further parameters of its kernel
 #   --verbose       print the kernel's console on stderr
 #
 # Status 125: the machine did not come to an end by itself (the end of its
@@ -110,13 +111,14 @@ job() {
 }
 
 cpus=${RUNV_KVMHOST_CPUS:-2} memory=${RUNV_KVMHOST_MEMORY:-2048} disk=16384 timeout=0
-cgroup=v2 out='' verbose='' interactive='' env=()
+cgroup=v2 out='' verbose='' interactive='' append='' env=()
 while [ $# -gt 0 ]; do
 	case $1 in
-	--cpus | --memory | --disk | --timeout | --cgroup | --env | --out)
+	--cpus | --memory | --disk | --timeout | --cgroup | --env | --out | --append)
 		[ $# -ge 2 ] || die "$1 wants a value"
 		case $1 in
 		--env) env+=("$2") ;;
+		--append) append=$2 ;;
 		--out) out=$(cd "$2" 2>/dev/null && pwd -P) || die "--out: no directory '$2'" ;;
 		--cgroup) [[ $2 == v[12] ]] && cgroup=$2 || die "--cgroup: '$2' (v1, v2)" ;;
 		*) [[ $2 =~ ^[0-9]+$ ]] && declare "${1#--}=$2" || die "$1: '$2' is not a number" ;;
@@ -173,7 +175,7 @@ args=(
 	-M q35,accel=tcg,kernel-irqchip=off,usb=off,sata=off,smbus=off,vmport=off,hpet=off
 	-cpu ${RUNV_KVMHOST_CPU:-max,-erms,-fsrm,-la57,-pku,+svm,+npt} -smp "$cpus" -m "$memory" -nodefaults -no-user-config -display none -no-reboot
 	-kernel "$kernel" -initrd "$work/initrd"
-	-append "console=ttyS0 quiet panic=-1 mitigations=off nokaslr random.trust_cpu=on tsc=reliable no_timer_check nohz=off highres=off audit=0 nowatchdog"
+	-append "console=ttyS0 quiet panic=-1 mitigations=off nokaslr random.trust_cpu=on tsc=reliable no_timer_check nohz=off highres=off audit=0 nowatchdog $append"
 	-chardev "file,id=console,path=$work/console" -serial chardev:console
 	-drive "if=none,id=scratch,file=$work/disk,format=raw,cache=unsafe,discard=unmap" -device virtio-blk-pci,drive=scratch
 	-fsdev "local,id=root,path=/,security_model=$model,readonly=on,multidevs=remap" -device virtio-9p-pci,fsdev=root,mount_tag=root

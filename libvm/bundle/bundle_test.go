@@ -137,7 +137,7 @@ func TestWarnings(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, want := range []string{
-		"linux.mountLabel is not applied", "bind mounts cannot have any filesystem-specific options applied: size=4k of /b is ignored",
+		"linux.mountLabel is not applied: neither this host nor the guest has SELinux", "bind mounts cannot have any filesystem-specific options applied: size=4k of /b is ignored",
 		"ociVersion 1.4.0 is newer than 1.3.0",
 		"ignoring unknown or unavailable capabilities: [CAP_FOO CHOWN]",
 		"Kernel memory settings are ignored", "memory.disableOOMKiller is not applied",

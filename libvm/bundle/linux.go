@@ -224,8 +224,8 @@ func checkRest(l *specs.Linux) error {
 
 // warnIgnored tells of what is not applied although it is set.
 func (b *Bundle) warnIgnored() error {
-	if b.Spec.Linux.MountLabel != "" {
-		b.warn("linux.mountLabel is not applied: the guest's kernel has no SELinux policy")
+	if b.Spec.Linux.MountLabel != "" && !hostSELinux() {
+		b.warn("linux.mountLabel is not applied: neither this host nor the guest has SELinux")
 	}
 	if r := b.Spec.Linux.Resources; r != nil && r.Memory != nil {
 		m := r.Memory

@@ -11,8 +11,9 @@ import (
 )
 
 // checkSecurity checks the labels of the host's security modules. A guest has
-// its own kernel, without them. Engines set an AppArmor profile on every host
-// that has AppArmor, so it is an error only where runc, too, could not apply it.
+// its own kernel, without them; the label of SELinux is the monitor's and its
+// VM's. Engines set an AppArmor profile on every host that has AppArmor, so it is
+// an error only where runc, too, could not apply it.
 func checkSecurity(p *specs.Process, hasAppArmor, hasSELinux func() bool) (warning string, err error) {
 	if p.SelinuxLabel != "" && !hasSELinux() {
 		return "", errors.New("selinux label is specified in config, but selinux is disabled or not supported")

@@ -14,6 +14,8 @@ import (
 
 	"github.com/cyphar/filepath-securejoin/pathrs-lite"
 	"github.com/opencontainers/runtime-spec/specs-go"
+	"github.com/opencontainers/selinux/go-selinux"
+	"github.com/opencontainers/selinux/go-selinux/label"
 	"golang.org/x/sys/unix"
 
 	"runv/agent/mountopt"
@@ -52,6 +54,7 @@ type Node struct {
 type View struct {
 	bundle string   // absolute; relative sources are below it
 	rootfs string   // absolute
+	label  string   // of SELinux, for what is mounted
 	root   *os.File // O_PATH of the view's root
 	// follows: what the host mounts below the rootfs later on is seen in it. Only
 	// a mount that is attached gets that: the served rootfs is under the view's.
@@ -77,6 +80,9 @@ func Separate() error {
 func Prepare(bundle, rootfs string, spec *specs.Spec) (*View, error) {
 	v := &View{bundle: bundle, rootfs: rootfs}
 	if l := spec.Linux; l != nil {
+		if l.MountLabel != "" && selinux.GetEnabled() {
+			v.label = l.MountLabel
+		}
 		p, _ := mountopt.Propagation(l.RootfsPropagation)
 		v.follows = p&(unix.MS_SLAVE|unix.MS_SHARED) != 0
 	}
@@ -254,8 +260,9 @@ func (v *View) mountHost(i int, m *specs.Mount, o *mountopt.Options) error {
 		return err
 	}
 	defer dest.Close() //nolint:errcheck // O_PATH
-	if err := unix.Mount(m.Source, fdPath(dest), m.Type, o.Flags, o.Data); err != nil {
-		return mountopt.Unknown(mountopt.Error(m.Source, m.Destination, o.Flags, o.Data, err), "host's", m.Type)
+	data := label.FormatMountLabel(o.Data, v.label)
+	if err := unix.Mount(m.Source, fdPath(dest), m.Type, o.Flags, data); err != nil {
+		return mountopt.Unknown(mountopt.Error(m.Source, m.Destination, o.Flags, data, err), "host's", m.Type)
 	}
 	mounted, err := v.destination(m.Destination, false)
 	if err != nil {

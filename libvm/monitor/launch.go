@@ -88,6 +88,9 @@ type Options struct {
 	ConsoleSocket string
 	// Log takes the monitor's log lines; nil for none.
 	Log *os.File
+	// Label of SELinux that the monitor, its stand-in and the VM get; empty for the
+	// caller's.
+	Label string
 	// Namespaces of the host that the monitor is put into.
 	Namespaces Namespaces
 	// Hooks runs what the host has to run when the container's namespaces exist
@@ -328,8 +331,13 @@ func spawn(o *Options) (*Process, error) {
 		p.sock.Close() //nolint:errcheck // unused
 		return nil, err
 	}
+	exe, err := executable(o.Label, false)
+	if err != nil {
+		p.sock.Close() //nolint:errcheck // unused
+		return nil, err
+	}
 	p.cmd = &exec.Cmd{
-		Path: "/proc/self/exe", Args: []string{"runv", Command, o.ID}, Dir: "/",
+		Path: exe, Args: []string{"runv", Command, o.ID}, Dir: "/",
 		Env:        environment(os.Environ()),
 		ExtraFiles: extra,
 		SysProcAttr: &syscall.SysProcAttr{
@@ -349,7 +357,7 @@ func spawn(o *Options) (*Process, error) {
 			p.cmd.Stderr = o.Stderr
 		}
 	}
-	if o.NoFile, err = o.Namespaces.start(p.cmd); err != nil {
+	if o.NoFile, err = o.Namespaces.start(p.cmd, o.Label); err != nil {
 		err = fmt.Errorf("start the container's monitor: %w", err)
 	} else if socket != nil {
 		err = p.startStandIn(o, socket)

@@ -8,6 +8,7 @@ import (
 	"slices"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
+	"github.com/opencontainers/selinux/go-selinux"
 	"golang.org/x/sys/unix"
 
 	"runv/libvm/thread"
@@ -89,10 +90,13 @@ func (n Namespaces) cloneFlags() uintptr {
 
 // start starts cmd from a thread that is in the namespaces to join, from where
 // the child inherits them. It returns the limit of open files with which the
-// child began.
-func (n Namespaces) start(cmd *exec.Cmd) (noFile unix.Rlimit, err error) {
+// child began. label is the child's of SELinux, if it is not empty.
+func (n Namespaces) start(cmd *exec.Cmd, label string) (noFile unix.Rlimit, err error) {
 	err = thread.Own(func() error {
 		if err := enter(n.Join); err != nil {
+			return err
+		}
+		if err := labelChild(label); err != nil {
 			return err
 		}
 		cmd.SysProcAttr.Ptrace = true // stops at its exec
@@ -103,6 +107,28 @@ func (n Namespaces) start(cmd *exec.Cmd) (noFile unix.Rlimit, err error) {
 		return err
 	})
 	return noFile, err
+}
+
+// labelChild gives what the calling thread executes a label of SELinux, unless it is
+// empty. A child inherits that for its exec.
+func labelChild(label string) error {
+	if label == "" {
+		return nil
+	}
+	if err := selinux.SetExecLabel(label); err != nil {
+		return fmt.Errorf("process.selinuxLabel %q: %w", label, err)
+	}
+	return nil
+}
+
+// executable is what a child with such a label executes in a mount namespace of its
+// own. /proc/self/exe is on a mount of ours, which is nosuid to it (mnt_may_suid of
+// the kernel's fs/namespace.c), so that most policies forbid that label to come with it.
+func executable(label string, join bool) (string, error) {
+	if label == "" || join {
+		return "/proc/self/exe", nil
+	}
+	return os.Executable()
 }
 
 // limitAtExec reads the limit of open files of a traced child that is about to

@@ -79,7 +79,7 @@ func standInOf(l *specs.Linux, list []specs.LinuxNamespace) *StandIn {
 
 // start starts the stand-in of a monitor that has not got its launch yet. socket
 // is its end of the pair.
-func (s *StandIn) start(id, rootfs string, monitor int, socket *os.File) (*os.Process, error) {
+func (s *StandIn) start(id, rootfs, label string, monitor int, socket *os.File) (*os.Process, error) {
 	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
 	if err != nil {
 		return nil, err
@@ -110,7 +110,14 @@ func (s *StandIn) start(id, rootfs string, monitor int, socket *os.File) (*os.Pr
 		if err := s.enter(monitor); err != nil {
 			return err
 		}
-		pid, err := fork("/proc/self/exe", []string{"runv", StandInCommand, id}, attr)
+		if err := labelChild(label); err != nil {
+			return err
+		}
+		exe, err := executable(label, s.shared&unix.CLONE_NEWNS == 0)
+		if err != nil {
+			return err
+		}
+		pid, err := fork(exe, []string{"runv", StandInCommand, id}, attr)
 		if pid > 0 {
 			process, _ = os.FindProcess(pid) // never fails on Linux
 		}
@@ -143,7 +150,7 @@ func prepareStandIn(o *Options, files *[]*os.File) (socket *os.File, err error) 
 // startStandIn starts the stand-in of a monitor that waits for its launch.
 func (p *Process) startStandIn(o *Options, socket *os.File) error {
 	var err error
-	if p.standIn, err = o.Namespaces.StandIn.start(o.ID, o.Rootfs, p.cmd.Process.Pid, socket); err != nil {
+	if p.standIn, err = o.Namespaces.StandIn.start(o.ID, o.Rootfs, o.Label, p.cmd.Process.Pid, socket); err != nil {
 		return err
 	}
 	found, err := state.Find(p.standIn.Pid)
