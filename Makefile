@@ -8,6 +8,7 @@
 #   make test-selinux  what a host with SELinux sees, on an emulated one
 #   make conformance  runtime-tools' validation programs, on both backends
 #   make test-engines  Docker, Podman and containerd with runv, and with runc
+#   make bench-engines  docker run with runv and with runc (N=10)
 #   make bench-kvm  our own VMM beside QEMU, on an emulated KVM host
 #   make kvmhost    a shell on an emulated KVM host, or CMD='…' in it
 #   make install    PREFIX=/usr/local DESTDIR=
@@ -28,7 +29,7 @@ export GOFLAGS := -buildvcs=false -trimpath -tags=urfave_cli_no_docs
 
 AGENT := libvm/initramfs/embed/agent
 
-.PHONY: all runv agent run test test-unit test-integration kernel install lint fuzz bench soak generate clean deps deps-run kvmhost test-kvm test-selinux bench-kvm conformance test-engines
+.PHONY: all runv agent run test test-unit test-integration kernel install lint fuzz bench soak generate clean deps deps-run kvmhost test-kvm test-selinux bench-kvm bench-engines conformance test-engines
 
 all: runv
 
@@ -98,6 +99,9 @@ endif
 # FLAGS: -run REGEXP, -v
 test-engines: runv
 	@scripts/test-engines.sh $(FLAGS)
+
+bench-engines: runv
+	@scripts/test-engines.sh -run '^$$' -bench . -benchtime $(or $(N),10)x
 
 install: runv
 	install -D -m 0755 runv $(DESTDIR)$(PREFIX)/bin/runv

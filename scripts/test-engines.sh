@@ -1,5 +1,5 @@
 #!/bin/bash
-# test-engines.sh [TEST-FLAG…]
+# test-engines.sh [TEST-FLAG…]   (-run '^$' -bench . -benchtime 10x: the benchmark)
 #
 # Starts containerd and dockerd from Debian, with data of their own, and runs
 # tests/engines: what users of Docker, Podman and ctr do, with runv and with runc.
@@ -156,10 +156,24 @@ engine_containerd() {
 engine_docker() {
 	local d=$ENGINES_DIR/docker
 	mkdir -p $d
+	# For the benchmark: what each call of a runtime takes, into $ENGINES_DIR/timed.
+	local rt
+	for rt in runc "$RUNV"; do
+		cat > "$d/timed-${rt##*/}" <<-C
+		#!/bin/bash
+		begin=\$EPOCHREALTIME
+		$rt "\$@"
+		status=\$?
+		echo "\$begin \$EPOCHREALTIME \$*" >> $ENGINES_DIR/timed
+		exit \$status
+		C
+		chmod +x "$d/timed-${rt##*/}"
+	done
 	cat > $d/daemon.base <<-C
 	{ "hosts": ["unix://$d/docker.sock"], "data-root": "$d/data", "exec-root": "$d/exec", "pidfile": "$d/pid",
 	  "containerd": "$ENGINES_DIR/containerd/containerd.sock", "exec-opts": ["native.cgroupdriver=cgroupfs"],
-	  "bip": "172.30.77.1/24", "runtimes": { "runv": { "path": "$RUNV" } } }
+	  "bip": "172.30.77.1/24", "runtimes": { "runv": { "path": "$RUNV" },
+	    "timed-runv": { "path": "$d/timed-runv" }, "timed-runc": { "path": "$d/timed-runc" } } }
 	C
 	cp $d/daemon.base $d/daemon.json
 	cat > $d/start <<-C
