@@ -6,12 +6,14 @@ package container
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"syscall"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
+	"runv/agent/setup"
 	"runv/agent/sysctl"
 	"runv/agent/wire"
 )
@@ -58,6 +60,12 @@ func (s *spec) namespaces() (uintptr, error) {
 		default:
 			return 0, fmt.Errorf("linux.namespaces: type %q is not supported", n.Type)
 		}
+	}
+	// The host's cgroup namespace is not in the guest, and its paths in /proc/self/cgroup
+	// mean nothing below a mount of version 2: libuv and the JVM put the two together to
+	// find their limits.
+	if slices.ContainsFunc(s.Mounts, func(m specs.Mount) bool { return setup.IsCgroup(m.Type) }) {
+		flags |= unix.CLONE_NEWCGROUP
 	}
 	if flags&unix.CLONE_NEWUSER != 0 && (len(s.Linux.UIDMappings) == 0 || len(s.Linux.GIDMappings) == 0) {
 		return 0, errors.New("linux.uidMappings and gidMappings are needed for a user namespace")

@@ -46,7 +46,7 @@ func mountOne(root *rootDir, m *Mount, c *Config) error {
 		err = mountKernel(root, m, &o)
 	case m.Type == "tmpfs":
 		err = mountTmpfs(root, m, &o)
-	case m.Type == "cgroup" || m.Type == "cgroup2":
+	case IsCgroup(m.Type):
 		err = mountCgroup(root, m, &o, c)
 	default:
 		err = mountNew(root, m, m.Type, &o, o.Data)
@@ -135,15 +135,15 @@ func mountNew(root *rootDir, m *Mount, fstype string, o *mountopt.Options, data 
 	return mountopt.Unknown(err, "guest's", fstype)
 }
 
+// IsCgroup reports whether a type of mount shows cgroups. A container with one
+// has a cgroup namespace of its own.
+func IsCgroup(fstype string) bool { return fstype == "cgroup" || fstype == "cgroup2" }
+
 // mountCgroup mounts cgroups of version 2, whatever version the config's author
-// had. Without a cgroup namespace the container's part of the guest's hierarchy
-// is bound, as runc does for version 1: programs look there for their limits, and
-// the guest's other cgroups are none of theirs. So it is where the mount is
-// refused: in a user namespace, or where the guest's sysfs was bound.
+// had. Programs look there for their limits, and the guest's other cgroups are
+// none of theirs. Where the mount is refused, in a user namespace or where the
+// guest's sysfs was bound, the container's part of the guest's hierarchy is bound.
 func mountCgroup(root *rootDir, m *Mount, o *mountopt.Options, c *Config) error {
-	if !c.CgroupNS {
-		return bindGuest(root, m, o, c.CgroupDir)
-	}
 	err := mountNew(root, m, "cgroup2", o, "")
 	if !errors.Is(err, unix.EPERM) && !errors.Is(err, unix.EBUSY) {
 		return err

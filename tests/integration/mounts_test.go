@@ -402,7 +402,8 @@ func lastOf(text string) string {
 	return strings.TrimSpace(text[strings.LastIndex(text, ": ")+1:])
 }
 
-// TestCgroupMount: the container's cgroup, in a namespace and without one.
+// TestCgroupMount: the container's cgroup, with a namespace in the config and without
+// one: paths of /proc/self/cgroup are below the mount either way.
 func TestCgroupMount(t *testing.T) {
 	r := newRuntime(t)
 	for name, tt := range map[string]struct {
@@ -410,11 +411,11 @@ func TestCgroupMount(t *testing.T) {
 		options []string
 		want    string
 	}{
-		"without a namespace":  {nil, nil, "/m rw,relatime master cgroup2 cgroup2\n0::/the/group\nours\nmade\n"},
-		"read-only":            {nil, []string{"ro", "nosuid"}, "/m ro,nosuid,relatime master cgroup2 cgroup2\n0::/the/group\nours\n"},
+		"without a namespace":  {nil, nil, "/m rw,relatime cgroup2 c\n0::/\nours\nmade\n"},
+		"read-only":            {nil, []string{"ro", "nosuid"}, "/m ro,nosuid,relatime cgroup2 c\n0::/\nours\n"},
 		"in a namespace":       {[]harness.Change{cgroupNamespace}, nil, "/m rw,relatime cgroup2 c\n0::/\nours\nmade\n"},
 		"in one, read-only":    {[]harness.Change{cgroupNamespace}, []string{"ro", "noexec"}, "/m ro,noexec,relatime cgroup2 c\n0::/\nours\n"},
-		"in a user namespace":  {[]harness.Change{userNamespace([]specs.LinuxIDMapping{mapping(0, 0, 1000)}, []specs.LinuxIDMapping{mapping(0, 0, 1000)})}, nil, "/m rw,nosuid,nodev,noexec,relatime master cgroup2 cgroup2\n0::/the/group\nours\nmade\n"},
+		"in a user namespace":  {[]harness.Change{userNamespace([]specs.LinuxIDMapping{mapping(0, 0, 1000)}, []specs.LinuxIDMapping{mapping(0, 0, 1000)})}, nil, "/m rw,relatime cgroup2 c\n0::/\nours\nmade\n"},
 		"in both":              {[]harness.Change{cgroupNamespace, userNamespace([]specs.LinuxIDMapping{mapping(0, 0, 1000)}, []specs.LinuxIDMapping{mapping(0, 0, 1000)})}, nil, "/m rw,relatime cgroup2 c\n0::/\nours\nmade\n"},
 		"of version 2 by name": {[]harness.Change{cgroupNamespace, func(s *specs.Spec) { s.Mounts[len(s.Mounts)-1].Type = "cgroup2" }}, nil, "/m rw,relatime cgroup2 c\n0::/\nours\nmade\n"},
 	} {
