@@ -9,6 +9,7 @@
 #   make conformance  runtime-tools' validation programs, on both backends
 #   make test-engines  Docker, Podman and containerd with runv, and with runc
 #   make bench-engines  docker run with runv and with runc (N=10)
+#   make test-programs  nginx, PostgreSQL, a JVM … in Docker, likewise
 #   make bench-kvm  our own VMM beside QEMU, on an emulated KVM host
 #   make kvmhost    a shell on an emulated KVM host, or CMD='…' in it
 #   make install    PREFIX=/usr/local DESTDIR=
@@ -29,7 +30,7 @@ export GOFLAGS := -buildvcs=false -trimpath -tags=urfave_cli_no_docs
 
 AGENT := libvm/initramfs/embed/agent
 
-.PHONY: all runv agent run test test-unit test-integration kernel install lint fuzz bench soak generate clean deps deps-run kvmhost test-kvm test-selinux bench-kvm bench-engines conformance test-engines
+.PHONY: all runv agent run test test-unit test-integration kernel install lint fuzz bench soak generate clean deps deps-run kvmhost test-kvm test-selinux bench-kvm bench-engines conformance test-engines test-programs
 
 all: runv
 
@@ -102,6 +103,11 @@ test-engines: runv
 
 bench-engines: runv
 	@scripts/test-engines.sh -run '^$$' -bench . -benchtime $(or $(N),10)x
+
+# FLAGS: as for test-engines
+test-programs: runv
+	@scripts/deps.sh programs
+	@image=$$(scripts/programs-image.sh); RUNV_ENGINES_PROGRAMS=$$image scripts/test-engines.sh -run TestPrograms $(FLAGS)
 
 install: runv
 	install -D -m 0755 runv $(DESTDIR)$(PREFIX)/bin/runv

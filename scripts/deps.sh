@@ -3,6 +3,7 @@
 #   run   what a container in a VM needs: QEMU, and busybox for the first bundle
 #   test  what the tests compare with and drive
 #   engines  Docker, Podman and containerd, for tests/engines
+#   programs  what their image of real programs is made with, and a way out for it
 #   generate  what remakes the code of the protocol
 # The kernel's build dependencies are installed by agent/kernel/build.sh, if it
 # has to build. Says what it does; does nothing if nothing is missing.
@@ -12,6 +13,7 @@ packages_run=(qemu-system-x86 busybox-static ca-certificates)
 # The race detector needs a C compiler; the seccomp compiler is compared with libseccomp.
 packages_test=(gcc libc6-dev libseccomp-dev runc crun iproute2 procps)
 packages_engines=(docker.io containerd containernetworking-plugins podman iptables busybox-static iproute2 procps bsdutils util-linux curl)
+packages_programs=(debootstrap slirp4netns)
 packages_generate=(protobuf-compiler)
 
 want=()
@@ -20,8 +22,9 @@ for use in "$@"; do
 	run) want+=("${packages_run[@]}") ;;
 	test) want+=("${packages_test[@]}") ;;
 	engines) want+=("${packages_engines[@]}") ;;
+	programs) want+=("${packages_programs[@]}") ;;
 	generate) want+=("${packages_generate[@]}") ;;
-	*) echo "deps.sh: unknown use '$use' (run, test, engines, generate)" >&2; exit 2 ;;
+	*) echo "deps.sh: unknown use '$use' (run, test, engines, programs, generate)" >&2; exit 2 ;;
 	esac
 done
 

@@ -11,6 +11,8 @@
 #
 # RUNV, RUNV_TEST_KERNEL  as for scripts/test.sh
 # RUNV_ENGINES_LOGS       a directory that gets the logs of the engines
+# RUNV_ENGINES_PROGRAMS   the archive of an image for Docker, "programs"; with it the
+#                         bridges have a way out, too (slirp4netns)
 set -euo pipefail
 cd "$(dirname "$0")/.."
 repository=$PWD
@@ -32,7 +34,7 @@ hierarchies() {
 
 outer() {
 	[ "$(id -u)" = 0 ] || { echo "test-engines.sh: engines need root" >&2; exit 1; }
-	scripts/deps.sh run test engines
+	scripts/deps.sh run test engines ${RUNV_ENGINES_PROGRAMS:+programs}
 	local kernel=${RUNV_TEST_KERNEL:-$(agent/kernel/build.sh | tail -n 1)}
 
 	dir=$(mktemp -d "${TMPDIR:-/tmp}/runv-engines.XXXXXX")
@@ -45,6 +47,7 @@ outer() {
 
 	hierarchies > "$dir/groups"
 	(
+		exec {outside}</proc/self/ns/net
 		while read -r controllers path; do
 			mkdir "$path/$group"
 			# A group of processors gets no processor by itself.
@@ -53,7 +56,7 @@ outer() {
 			done
 			echo "$BASHPID" > "$path/$group/cgroup.procs"
 		done < "$dir/groups"
-		RUNV_ENGINES_STAGE=inner exec unshare --net --mount --pid --cgroup --fork --kill-child --mount-proc \
+		RUNV_ENGINES_STAGE=inner RUNV_ENGINES_OUTSIDE=$outside exec unshare --net --mount --pid --cgroup --fork --kill-child --mount-proc \
 			"$PWD/scripts/test-engines.sh" "$dir" "$@"
 	)
 }
@@ -86,11 +89,25 @@ inner() {
 	done
 	ip link set lo up
 	export ENGINES_DIR=$dir RUNV=$dir/bin/runv
+	uplink
 	for e in containerd docker podman; do engine_$e; done
 	make_image
+	[ -z "${RUNV_ENGINES_PROGRAMS:-}" ] || /usr/bin/docker import "$RUNV_ENGINES_PROGRAMS" programs >/dev/null
 	export RUNV_ENGINES=$dir
 	cd tests/engines
 	"$dir/engines.test" -test.timeout 40m "${@/#-/-test.}"
+}
+
+# uplink connects the network namespace with the one outside, whose descriptor
+# nothing else keeps.
+uplink() {
+	local outside=$RUNV_ENGINES_OUTSIDE
+	if [ -n "${RUNV_ENGINES_PROGRAMS:-}" ]; then
+		nsenter --net=/proc/self/fd/"$outside" slirp4netns --configure --disable-host-loopback --mtu=65520 \
+			--netns-type=path /proc/$$/ns/net uplink </dev/null >"$ENGINES_DIR/uplink.log" 2>&1 &
+		up uplink test -e /sys/class/net/uplink
+	fi
+	exec {outside}<&-
 }
 
 mount_groups() {

@@ -82,7 +82,7 @@ func dockerRun(dir, rt string) (sample, error) {
 		return sample{}, err
 	}
 	begin := time.Now()
-	_, stderr, err := bash(dir, os.Environ(), "exec /usr/bin/docker run --rm --runtime timed-"+rt+" busybox true")
+	_, stderr, err := bash(dir, os.Environ(), "exec /usr/bin/docker run --rm --runtime timed-"+rt+" busybox true", rowLimit)
 	s := sample{total: time.Since(begin).Seconds(), commands: map[string]float64{}}
 	if err != nil || stderr != "" {
 		return s, fmt.Errorf("docker run with %s: %w, %s", rt, err, stderr)

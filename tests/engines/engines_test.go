@@ -2,6 +2,7 @@ package engines
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"os"
 	"os/exec"
@@ -12,8 +13,8 @@ import (
 	"time"
 )
 
-// limit bounds one row: some of them start a dozen VMs, under emulation.
-const limit = 3 * time.Minute
+// rowLimit bounds one row: some of them start a dozen VMs, under emulation.
+const rowLimit = 3 * time.Minute
 
 // prelude is what the scripts of all rows may use.
 const prelude = `
@@ -46,6 +47,7 @@ type row struct {
 	name   string
 	script string // bash; its standard output is compared
 	want   string
+	limit  time.Duration // 0 means rowLimit
 }
 
 // runtimes are those that every row is run with: runc is the control.
@@ -73,7 +75,7 @@ func runRows(t *testing.T, rows []row, after string) {
 					if holds {
 						want = strings.TrimSpace(e.Want)
 					}
-					got, stderr := runRow(t, dir, rt, r.script, after)
+					got, stderr := runRow(t, dir, rt, r, after)
 					if got != want {
 						t.Errorf("got:\n%s\nwant:\n%s\nstderr:\n%s", got, want, stderr)
 					}
@@ -85,18 +87,18 @@ func runRows(t *testing.T, rows []row, after string) {
 
 // runRow runs a script in a directory of its own, then what clears up after it.
 // It returns what the script wrote, trimmed.
-func runRow(t *testing.T, dir, rt, script, after string) (stdout, stderr string) {
+func runRow(t *testing.T, dir, rt string, r row, after string) (stdout, stderr string) {
 	t.Helper()
 	path := map[string]string{"runc": "/usr/sbin/runc", "runv": filepath.Join(dir, "bin", "runv")}[rt]
 	name := strings.ToLower(strings.NewReplacer("/", "-", "_", "-").Replace(t.Name()))
 	env := append(os.Environ(), "RT="+rt, "RUNTIME="+path, "N="+name)
 	work := t.TempDir()
 	defer func() {
-		if _, out, err := bash(work, env, prelude+after); err != nil {
+		if _, out, err := bash(work, env, prelude+after, rowLimit); err != nil {
 			t.Errorf("clearing up: %v: %s", err, out)
 		}
 	}()
-	stdout, stderr, err := bash(work, env, prelude+script)
+	stdout, stderr, err := bash(work, env, prelude+r.script, cmp.Or(r.limit, rowLimit))
 	if err != nil {
 		t.Errorf("script: %v", err)
 	}
@@ -106,7 +108,7 @@ func runRow(t *testing.T, dir, rt, script, after string) (stdout, stderr string)
 var errDeadline = errors.New("did not end in time")
 
 // bash runs a script in a process group of its own, which is killed after the limit.
-func bash(dir string, env []string, script string) (stdout, stderr string, err error) {
+func bash(dir string, env []string, script string, limit time.Duration) (stdout, stderr string, err error) {
 	var out, errOut bytes.Buffer
 	cmd := exec.Command("bash", "-c", script)
 	cmd.Dir, cmd.Env, cmd.Stdout, cmd.Stderr = dir, env, &out, &errOut
