@@ -4,13 +4,13 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
 
+	"runv/libvm/thread"
 	"runv/libvm/virtio"
 	"runv/libvm/virtio/mmio"
 	"runv/libvm/vm"
@@ -39,6 +39,7 @@ type Machine struct {
 	windows   []window
 	vcpus     []*vcpu
 	running   sync.WaitGroup // vCPU threads
+	places    func()         // frees those that their threads have
 	timing    Timing
 	firstRun  sync.Once
 
@@ -95,10 +96,8 @@ func (m *Machine) addDevices(devices []virtio.Device) error {
 // start lets all vCPUs run. Those but the first wait, in the kernel, until the
 // guest starts them.
 func (m *Machine) start() {
-	// A goroutine in a system call keeps its P until the scheduler's monitor
-	// takes it away, which takes up to 10 ms. vCPUs are always in a system call:
-	// without a P for each of them the devices would wait.
-	runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) + len(m.vcpus))
+	// vCPUs are always in a system call.
+	m.places = thread.Reserve(len(m.vcpus))
 	for _, v := range m.vcpus {
 		m.running.Go(v.loop)
 	}
@@ -114,7 +113,7 @@ func (m *Machine) wait() {
 		m.running.Go(func() { failures[i] = w.Close() })
 	}
 	m.running.Wait()
-	runtime.GOMAXPROCS(max(1, runtime.GOMAXPROCS(0)-len(m.vcpus)))
+	m.places()
 	err := errors.Join(append(failures, m.free())...)
 	m.mu.Lock()
 	if m.reason == nil {

@@ -8,6 +8,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"runv/libvm/thread"
 )
 
 // Dedicate has Wait block the thread that calls it, from now on, instead of
@@ -44,11 +46,12 @@ func (q *Queue) Dedicate() error {
 type sleeper struct {
 	epoll, kick, ended int          // descriptors; ended is an eventfd
 	refs               atomic.Int32 // one until stop, one for each wait
+	place              func()       // frees that of its thread
 	once               sync.Once
 }
 
 func newSleeper(kick syscall.Conn) (*sleeper, error) {
-	s := &sleeper{epoll: -1, kick: -1, ended: -1}
+	s := &sleeper{epoll: -1, kick: -1, ended: -1, place: thread.Reserve(1)}
 	s.refs.Store(1)
 	if err := s.open(kick); err != nil {
 		s.release()
@@ -112,7 +115,7 @@ func (s *sleeper) wait() error {
 // running one. Otherwise, as long as requests follow one another at once, its
 // monitor wakes up every 20 µs to see whether the processor that the thread holds
 // is of better use to another. Garbage collection interrupts it by a signal; for
-// all else there are the other processors.
+// all else there is the place that others have then (thread.Reserve).
 const hotMillis = 3
 
 // stop ends each wait, now and later.
@@ -127,6 +130,7 @@ func (s *sleeper) release() {
 	if s.refs.Add(-1) > 0 {
 		return
 	}
+	s.place()
 	for _, fd := range []int{s.epoll, s.kick, s.ended} {
 		if fd >= 0 {
 			unix.Close(fd) //nolint:errcheck // nothing is written to them
