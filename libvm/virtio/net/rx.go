@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -28,6 +29,9 @@ type receiver struct {
 	mergeable bool // a frame may fill several buffers (v1.2 §5.1.6.3.1)
 	dedicated bool
 	broken    Link // has failed; there is nothing to wait for
+	pace      pacer
+	frames    int // moved since the last pause
+	bytes     int // … in all
 
 	held     []*queue.Chain // taken, in order, and not given back
 	room     int            // bytes in held
@@ -45,14 +49,19 @@ func (r *receiver) run() error {
 		if !ready {
 			continue
 		}
-		more := true
-		for more {
-			// The driver's buffers first, and without the link: it may take long.
-			if err := r.fill(true); err != nil {
-				return err
+		for again := true; again; {
+			r.frames, r.bytes = 0, 0
+			for more := true; more; {
+				// The driver's buffers first, and without the link: it may take long.
+				if err := r.fill(true); err != nil {
+					return err
+				}
+				if more, err = r.burst(); err != nil {
+					return err
+				}
 			}
-			if more, err = r.burst(); err != nil {
-				return err
+			if again = r.pace.next(r.frames, r.bytes); again {
+				pause()
 			}
 		}
 		// Nothing is kept while there is nothing to do: whoever takes the state of
@@ -85,9 +94,11 @@ func (r *receiver) await() (bool, error) {
 	}
 	defer d.mu.RUnlock()
 	fds := []unix.PollFd{{Fd: int32(d.link.FD()), Events: unix.POLLIN}, {Fd: int32(d.wake), Events: unix.POLLIN}}
+	begin := time.Now()
 	if _, err := unix.Poll(fds, -1); err != nil && err != unix.EINTR {
 		return false, os.NewSyscallError("poll", err)
 	}
+	r.pace.waited(time.Since(begin))
 	if fds[1].Revents != 0 {
 		var b [8]byte
 		unix.Read(d.wake, b[:]) //nolint:errcheck // it was readable, or somebody else has read it
@@ -158,6 +169,7 @@ func (r *receiver) burst() (more bool, err error) {
 			return false, nil
 		default:
 			r.deliver(n)
+			r.frames, r.bytes = r.frames+1, r.bytes+n
 		}
 	}
 	return true, nil

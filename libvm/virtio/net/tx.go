@@ -2,6 +2,7 @@ package net
 
 import (
 	"runtime"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -20,53 +21,88 @@ type transmitter struct {
 	device    *Device
 	queue     *queue.Queue
 	dedicated bool
+	pace      pacer
 	iovs      []unix.Iovec
 }
 
 func (t *transmitter) run() error {
 	for {
-		c, err := t.queue.Take()
+		c, err := t.queue.Next()
 		if err != nil {
 			return err
 		}
-		if err := t.burst(c); err != nil {
+		if c == nil {
+			begin := time.Now()
+			if err := t.queue.Wait(); err != nil {
+				return err
+			}
+			t.pace.waited(time.Since(begin))
+			continue
+		}
+		if err := t.drain(c); err != nil {
 			return err
 		}
 	}
 }
 
-// burst sends c and what follows it.
-func (t *transmitter) burst(c *queue.Chain) (err error) {
+// drain sends c and what follows it, until there is no more.
+func (t *transmitter) drain(c *queue.Chain) (err error) {
+	for {
+		frames, bytes := 0, 0
+		for c != nil {
+			n, b, err := t.burst(c)
+			if err != nil {
+				return err
+			}
+			frames, bytes = frames+n, bytes+b
+			if c, err = t.queue.NextQuiet(); err != nil {
+				return err
+			}
+		}
+		if !t.pace.next(frames, bytes) {
+			return nil
+		}
+		pause()
+		if c, err = t.queue.NextQuiet(); err != nil {
+			return err
+		}
+	}
+}
+
+// burst sends c and some of what follows it, and returns how many frames that were,
+// and of how many bytes.
+func (t *transmitter) burst(c *queue.Chain) (frames, bytes int, err error) {
 	d := t.device
 	d.mu.RLock()
 	defer d.mu.RUnlock()
 	if d.link != nil && !t.dedicated {
 		t.dedicated = true // one that sends is not a spare
 		if err := t.queue.Dedicate(); err != nil {
-			return err
+			return 0, 0, err
 		}
 	}
 	defer t.queue.Signal()
-	for n := 0; c != nil; n++ {
+	for {
 		if d.link != nil {
-			t.send(d.link.FD(), c)
+			bytes += t.send(d.link.FD(), c)
 		}
 		t.queue.PutUsed(c, 0)
-		if n == burst {
-			return nil
+		if frames++; frames == burst {
+			return frames, bytes, nil
 		}
-		if c, err = t.queue.NextQuiet(); err != nil {
-			return err
+		if c, err = t.queue.NextQuiet(); c == nil || err != nil {
+			return frames, bytes, err
 		}
 	}
-	return nil
 }
 
 // send writes a frame. What the link does not take is lost, as on any cable: a
-// header that makes no sense, a frame that is too long, a tap that is down.
-func (t *transmitter) send(fd int, c *queue.Chain) {
-	if n := c.ReadableLen(); n < minFrame || n > maxFrame || len(c.Readable) > maxIovecs {
-		return
+// header that makes no sense, a frame that is too long, a tap that is down. It
+// returns the length of the frame, in bytes.
+func (t *transmitter) send(fd int, c *queue.Chain) int {
+	n := c.ReadableLen()
+	if n < minFrame || n > maxFrame || len(c.Readable) > maxIovecs {
+		return 0
 	}
 	iovs := t.iovs[:0]
 	for _, b := range c.Readable {
@@ -76,6 +112,7 @@ func (t *transmitter) send(fd int, c *queue.Chain) {
 	for writev(fd, iovs) == unix.EINTR { //nolint:revive // that is all there is to do
 	}
 	runtime.KeepAlive(c)
+	return n
 }
 
 // iovec is a piece of memory that is not Go's, or that stays where it is.
