@@ -1,7 +1,7 @@
 #!/bin/bash
 # bench-kvm.sh [BENCH-FLAG…]: our own VMM beside QEMU, both on KVM.
 #
-# Runs section kvm of tests/bench in scripts/kvmhost.sh, where KVM is real and
+# Runs sections kvm and kvm-network of tests/bench in scripts/kvmhost.sh, where KVM is real and
 # everything is some hundred times slower than on hardware: what counts are the
 # ratios. The table goes to stdout. A BENCH-FLAG is one of tests/bench (-n 5).
 #
@@ -40,4 +40,4 @@ native=$(
 # One processor: with two, QEMU's own emulation of nested paging has been seen to
 # end guests by triple faults.
 scripts/kvmhost.sh --cpus 1 --memory 3072 --timeout "${RUNV_BENCH_TIMEOUT:-3000}" -- \
-	"$build/bench" -runv "$build/runv" -work "$build/work" -native "$native" -only kvm -n 3 "$@"
+	"$build/bench" -runv "$build/runv" -work "$build/work" -native "$native" -only kvm,kvm-network -n 3 "$@"

@@ -29,14 +29,10 @@ const (
 
 // measureKVM compares our own VMM with QEMU, both on KVM.
 func (b *bench) measureKVM(ctx context.Context) error {
-	if err := kvm.Probe(ctx); err != nil {
-		return fmt.Errorf("%w (try: make bench-kvm)", err)
+	own, other, err := b.backends(ctx)
+	if err != nil {
+		return err
 	}
-	own := b.runv
-	own.env = append(own.env, "RUNV_BACKEND=kvm")
-	other := b.newRuntime(overQEMU, b.runv.path)
-	other.env = append(other.env, "RUNV_BACKEND=qemu")
-
 	var errs []error
 	for _, part := range []struct {
 		name string
@@ -58,6 +54,18 @@ func (b *bench) measureKVM(ctx context.Context) error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// backends returns runv with our own VMM and with QEMU, both on KVM.
+func (b *bench) backends(ctx context.Context) (own, other runtime, err error) {
+	if err := kvm.Probe(ctx); err != nil {
+		return own, other, fmt.Errorf("%w (try: make bench-kvm)", err)
+	}
+	own = b.runv
+	own.env = append(own.env, "RUNV_BACKEND=kvm")
+	other = b.newRuntime(overQEMU, b.runv.path)
+	other.env = append(other.env, "RUNV_BACKEND=qemu")
+	return own, other, nil
 }
 
 // kvmRun compares `run true` with QEMU's, and with the bare boot.

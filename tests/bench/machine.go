@@ -31,7 +31,7 @@ type machine struct {
 var flagsAlone = [...]string{"-nodefaults", "-no-user-config", "-no-reboot"}
 
 // dropped are the options that name what runv passes as descriptors.
-var dropped = [...]string{"-chardev", "-device", "-mon", "-serial", "-kernel", "-initrd"}
+var dropped = [...]string{"-chardev", "-device", "-netdev", "-mon", "-serial", "-kernel", "-initrd"}
 
 // machineOf takes the machine from the command line of a container's QEMU.
 func machineOf(cmdline []string) (machine, error) {
@@ -104,10 +104,16 @@ func (b *bench) machine(ctx context.Context, r runtime) (m machine, err error) {
 // boot boots the machine with an initramfs until it ends by itself, and returns
 // what came on its console.
 func (m machine) boot(ctx context.Context, initrd string, extra ...string) (string, error) {
+	return m.bootWith(ctx, initrd, nil, extra...)
+}
+
+// bootWith does so with files that QEMU inherits, as descriptors from 3 on.
+func (m machine) bootWith(ctx context.Context, initrd string, files []*os.File, extra ...string) (string, error) {
 	args := append(slices.Clone(m.args), "-initrd", initrd, "-serial", "stdio")
 	cmd := exec.CommandContext(ctx, m.qemu, append(args, extra...)...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: unix.SIGKILL}
 	cmd.Env = []string{}
+	cmd.ExtraFiles = files
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
 	if err := cmd.Run(); err != nil {

@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"net"
 	"os"
 	"os/exec"
 	"strings"
@@ -16,63 +14,96 @@ import (
 	"runv/libvm/thread"
 )
 
-// The other end of the containers' network.
+// The ends of the containers' network.
 const (
 	farAddress  = "10.77.0.1"
 	nearAddress = "10.77.0.2"
-	sinkPort    = "9001" // takes all, then answers with a byte
-	sourcePort  = "9002" // sends without end
-	echoPort    = "9003"
 )
 
-// measureNetwork has the same program send, receive and ask over a veth pair, in our
-// containers and in others: TCP, with segments as large as they become.
-func (b *bench) measureNetwork(ctx context.Context) (err error) {
-	near, far, err := pairOfNamespaces()
+// qemuCard is a bare machine with QEMU's own network card.
+const qemuCard = "qemu-card"
+
+// goalNet bounds our time, and our CPU time, to that of QEMU's own card.
+const goalNet = 1.0
+
+// measureNetwork compares the network of our containers with that of others'.
+func (b *bench) measureNetwork(ctx context.Context) error {
+	return b.networkOf(ctx, 1, b.runv, b.runv)
+}
+
+// networkOf has the same program send, receive and ask over a veth pair: in
+// containers of some runtimes and of runc, and in a bare machine, as that of machine
+// is, with QEMU's own card. It does a part of the work (1: all, 2: half of it …).
+func (b *bench) networkOf(ctx context.Context, part int, machine runtime, rs ...runtime) (err error) {
+	try, err := b.bundle(ctx, "try", succeeds)
 	if err != nil {
 		return err
 	}
-	defer near.Close() //nolint:errcheck // it goes with its last user
-	defer far.Close()  //nolint:errcheck // as above
-	stop, err := serveNetwork(far)
+	env := []string{"BENCH_NETWORK=" + farAddress, fmt.Sprintf("BENCH_PART=%d", part)}
+	var all []variant
+	for _, r := range append(rs, b.others(ctx, try, "runc")...) {
+		p, err := newPair()
+		if err != nil {
+			return err
+		}
+		defer p.close()
+		dir, err := b.networkBundle(ctx, p, env)
+		if err != nil {
+			return err
+		}
+		once := works(r, dir).once
+		all = append(all, variant{r.name, p.measured(once)})
+	}
+	p, err := newPair()
 	if err != nil {
 		return err
 	}
-	defer stop()
+	defer p.close()
+	once, err := b.overQEMUCard(ctx, machine, p, env)
+	if err != nil {
+		return err
+	}
+	all = append(all, variant{qemuCard, p.measured(once)})
+	series, err := b.interleave(ctx, "network", max(b.n/2, 1), all...)
+	if err != nil {
+		return err
+	}
+	b.table.compareAll("net:", "ms", series, map[string]float64{qemuCard: goalNet})
+	return nil
+}
+
+// networkBundle makes the bundle of the container at the near end of p.
+func (b *bench) networkBundle(ctx context.Context, p *pair, env []string) (string, error) {
 	dir, err := b.bundle(ctx, "network", func(s *specs.Spec) {
 		s.Process.Args = []string{"/work"}
-		s.Process.Env = append(s.Process.Env, "BENCH_CONTAINER=1", "BENCH_NETWORK="+farAddress)
+		s.Process.Env = append(append(s.Process.Env, "BENCH_CONTAINER=1"), env...)
 		for i := range s.Linux.Namespaces {
 			if s.Linux.Namespaces[i].Type == specs.NetworkNamespace {
-				s.Linux.Namespaces[i].Path = fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), near.Fd())
+				s.Linux.Namespaces[i].Path = nsPath(p.near)
 			}
 		}
 	})
 	if err != nil {
-		return err
+		return "", err
 	}
 	program, err := os.ReadFile(b.work)
 	if err != nil {
-		return err
+		return "", err
 	}
-	if err := os.WriteFile(dir+"/rootfs/work", program, 0o755); err != nil {
-		return err
-	}
-	variants := []variant{works(b.runv, dir)}
-	for _, r := range b.others(ctx, dir, "runc") {
-		variants = append(variants, works(r, dir))
-	}
-	all, err := b.interleave(ctx, "network", max(b.n/2, 1), variants...)
-	if err != nil {
-		return err
-	}
-	b.table.compareAll("net:", "ms", all, nil)
-	return nil
+	return dir, os.WriteFile(dir+"/rootfs/work", program, 0o755)
 }
 
-// pairOfNamespaces makes two network namespaces with a veth pair between them.
-func pairOfNamespaces() (near, far *os.File, err error) {
-	for _, f := range []**os.File{&near, &far} {
+// pair is two network namespaces with a veth pair between them, and servers in the
+// far one.
+type pair struct {
+	near, far *os.File
+	servers   *servers
+}
+
+// newPair makes one.
+func newPair() (_ *pair, err error) {
+	p := &pair{}
+	for _, f := range []**os.File{&p.near, &p.far} {
 		err = errors.Join(err, thread.Own(func() (err error) {
 			if err = unix.Unshare(unix.CLONE_NEWNET); err == nil {
 				*f, err = os.Open("/proc/thread-self/ns/net")
@@ -80,74 +111,81 @@ func pairOfNamespaces() (near, far *os.File, err error) {
 			return err
 		}))
 	}
-	if err != nil {
-		return nil, nil, err
-	}
-	path := func(f *os.File) string { return fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), f.Fd()) }
 	for _, c := range []struct {
 		in   *os.File
 		args string
 	}{
-		{near, "link set lo up"},
-		{near, "link add eth0 type veth peer name far0 netns " + path(far)},
-		{near, "addr add " + nearAddress + "/24 dev eth0"},
-		{near, "link set eth0 up"},
-		{far, "addr add " + farAddress + "/24 dev far0"},
-		{far, "link set far0 up"},
+		{p.near, "ip link set lo up"},
+		{p.near, "ip link add eth0 type veth peer name far0 netns " + nsPath(p.far)},
+		{p.near, "ip addr add " + nearAddress + "/24 dev eth0"},
+		{p.near, "ip link set eth0 up"},
+		{p.far, "ip addr add " + farAddress + "/24 dev far0"},
+		{p.far, "ip link set far0 up"},
 	} {
-		cmd := exec.Command("nsenter", append([]string{"--net=" + path(c.in), "ip"}, strings.Fields(c.args)...)...)
-		if out, err := cmd.CombinedOutput(); err != nil {
-			return nil, nil, fmt.Errorf("ip %s: %w: %s", c.args, err, out)
+		if err == nil {
+			err = runIn(c.in, c.args)
 		}
 	}
-	return near, far, nil
+	if err == nil {
+		p.servers, err = serveNetwork(p.far)
+	}
+	if err != nil {
+		p.close()
+		return nil, err
+	}
+	return p, nil
 }
 
-// serveNetwork serves the ports in a namespace until stop.
-func serveNetwork(ns *os.File) (stop func(), err error) {
-	var listeners []net.Listener
-	stop = func() {
-		for _, l := range listeners {
-			l.Close() //nolint:errcheck // only listened
+// close frees it; the namespaces go with their last user.
+func (p *pair) close() {
+	if p.servers != nil {
+		p.servers.close()
+	}
+	for _, f := range []*os.File{p.near, p.far} {
+		if f != nil {
+			f.Close() //nolint:errcheck // only names a namespace
 		}
 	}
-	for port, serve := range map[string]func(net.Conn){
-		sinkPort: func(c net.Conn) {
-			io.Copy(io.Discard, c) //nolint:errcheck // the other side tells
-			c.Write([]byte{1})     //nolint:errcheck // as above
-		},
-		sourcePort: func(c net.Conn) {
-			b := make([]byte, 256<<10)
-			for err := error(nil); err == nil; {
-				_, err = c.Write(b)
-			}
-		},
-		echoPort: func(c net.Conn) { io.Copy(c, c) }, //nolint:errcheck // as above
-	} {
-		var l net.Listener
-		err := thread.Own(func() (err error) {
-			if err = unix.Setns(int(ns.Fd()), unix.CLONE_NEWNET); err == nil {
-				l, err = net.Listen("tcp", net.JoinHostPort(farAddress, port))
-			}
-			return err
-		})
-		if err != nil {
-			stop()
-			return nil, err
-		}
-		listeners = append(listeners, l)
-		go func() {
-			for {
-				c, err := l.Accept()
-				if err != nil {
-					return
-				}
-				go func() {
-					serve(c)
-					c.Close() //nolint:errcheck // the other side tells
-				}()
-			}
-		}()
+}
+
+// measured adds to what once measures what CPU time each step took.
+func (p *pair) measured(once func(context.Context) ([]reading, error)) func(context.Context) ([]reading, error) {
+	return func(ctx context.Context) ([]reading, error) {
+		readings, err := once(ctx)
+		return append(readings, p.servers.take()...), err
 	}
-	return stop, nil
+}
+
+// nsPath is by what others reach a namespace of ours.
+func nsPath(f *os.File) string { return fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), f.Fd()) }
+
+// runIn runs a command in a network namespace.
+func runIn(ns *os.File, args string) error {
+	cmd := exec.Command("nsenter", append([]string{"--net=" + nsPath(ns)}, strings.Fields(args)...)...)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("%s: %w: %s", args, err, out)
+	}
+	return nil
+}
+
+// inside runs f on a thread in a network namespace.
+func inside(ns *os.File, f func() error) error {
+	return thread.Own(func() error {
+		if err := unix.Setns(int(ns.Fd()), unix.CLONE_NEWNET); err != nil {
+			return os.NewSyscallError("setns", err)
+		}
+		return f()
+	})
+}
+
+// networkPart is the part of the work that is done on an emulated host.
+const networkPart = 10
+
+// measureKVMNetwork compares the network of our own VMM with that of QEMU on KVM.
+func (b *bench) measureKVMNetwork(ctx context.Context) error {
+	own, other, err := b.backends(ctx)
+	if err != nil {
+		return err
+	}
+	return b.networkOf(ctx, networkPart, other, own, other)
 }
