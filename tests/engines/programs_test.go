@@ -106,6 +106,28 @@ t|t|t|t
 exited 0
 Bad checksums:  0`},
 
+	// SQLite's log of this kind is shared by its processes in a mapped file.
+	{name: "sqlite", script: `cat >s.py <<-P
+	import multiprocessing, sqlite3
+	def work(k):
+	  c = sqlite3.connect("/d/db", timeout=100)
+	  for i in range(50):
+	    with c: c.execute("insert into t values (?, ?)", (k, i))
+	c = sqlite3.connect("/d/db")
+	print(c.execute("pragma journal_mode = wal").fetchone()[0])
+	c.execute("create table t (k, i)"); c.commit()
+	ps = [multiprocessing.Process(target=work, args=(k,)) for k in range(3)]
+	for p in ps: p.start()
+	for p in ps: p.join()
+	print(*c.execute("select count(*), count(distinct k) from t").fetchone(), c.execute("pragma integrity_check").fetchone()[0])
+P
+docker volume create --label row=$N $N >/dev/null; mkdir d
+for v in $N $PWD/d; do run --rm -v $PWD/s.py:/s.py:ro -v $v:/d programs python3 /s.py; done
+run -d --name $N -v $N:/d programs python3 -c 'import sqlite3, time; c = sqlite3.connect("/d/db", isolation_level=None); c.execute("begin immediate"); print("held", flush=True); time.sleep(1000)' >/dev/null
+held() { docker logs $N | grep -q held; }; until_ held
+docker exec $N python3 -c 'import sqlite3; sqlite3.connect("/d/db", timeout=0.5).execute("begin immediate")' 2>&1 | tail -n 1`,
+		want: "wal\n150 3 ok\nwal\n150 3 ok\nsqlite3.OperationalError: database is locked"},
+
 	// The Go toolchain is the machine's, the cache empty.
 	{name: "go-build", script: `mkdir -p src/count cache
 printf 'module example.test/words\ngo 1.20\n' >src/go.mod
