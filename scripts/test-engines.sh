@@ -3,7 +3,8 @@
 #
 # Starts containerd and dockerd from Debian, with data of their own, and runs
 # tests/engines: what users of Docker, Podman and ctr do, with runv and with runc.
-# A TEST-FLAG is one of "go test": -run 'TestDocker/exec', -v, …
+# A TEST-FLAG is one of "go test": -run 'TestDocker/exec', -v, -short (the rows that
+# say most, in a third of the time), …
 #
 # All of it is in namespaces of its own: network (bridges and iptables are not the
 # machine's), mounts, control groups (below one that is removed), and processes
@@ -13,6 +14,7 @@
 # RUNV_ENGINES_LOGS       a directory that gets the logs of the engines
 # RUNV_ENGINES_PROGRAMS   the archive of an image for Docker, "programs"; with it the
 #                         bridges have a way out, too (slirp4netns)
+# RUNV_ENGINES_CYCLES     how many containers TestDockerCycles runs and removes
 set -euo pipefail
 cd "$(dirname "$0")/.."
 repository=$PWD
@@ -44,6 +46,7 @@ outer() {
 	install -D -m 755 "${RUNV:-$PWD/runv}" "$dir/bin/runv"
 	install -D -m 644 "$kernel" "$dir/share/runv/vmlinux"
 	go test -c -o "$dir/engines.test" ./tests/engines
+	CGO_ENABLED=0 go build -o "$dir/echod" ./tests/engines/testdata/echod
 
 	hierarchies > "$dir/groups"
 	(
@@ -88,6 +91,7 @@ inner() {
 		[ ! -d $d ] || mount -t tmpfs tmpfs $d
 	done
 	ip link set lo up
+	PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 	export ENGINES_DIR=$dir RUNV=$dir/bin/runv
 	uplink
 	for e in containerd docker podman; do engine_$e; done
@@ -144,8 +148,6 @@ up() {
 	exit 1
 }
 
-bare() { env -i PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME="$ENGINES_DIR" "$@"; }
-
 engine_containerd() {
 	local d=$ENGINES_DIR/containerd
 	mkdir -p $d /etc/cni/net.d
@@ -165,7 +167,13 @@ engine_containerd() {
 	    "ipam": { "type": "host-local", "dataDir": "$d/ipam", "routes": [{ "dst": "0.0.0.0/0" }],
 	              "ranges": [[{ "subnet": "172.30.78.0/24", "gateway": "172.30.78.1" }]] } } ] }
 	C
-	bare containerd --config $d/config.toml </dev/null >"$ENGINES_DIR/containerd.log" 2>&1 &
+	cat > $d/start <<-C
+	#!/bin/sh
+	env -i PATH=$PATH HOME=$ENGINES_DIR setsid containerd --config $d/config.toml </dev/null >>$ENGINES_DIR/containerd.log 2>&1 &
+	echo \$! >$d/pid
+	C
+	chmod +x $d/start
+	$d/start
 	export CONTAINERD_ADDRESS=$d/containerd.sock
 	up containerd ctr version
 }
@@ -228,7 +236,7 @@ engine_podman() {
 make_image() {
 	local r=$ENGINES_DIR/rootfs
 	mkdir -p $r/{bin,dev,etc,proc,sys,tmp,root,run,var,home}
-	cp /bin/busybox $r/bin/
+	cp /bin/busybox "$ENGINES_DIR/echod" $r/bin/
 	chmod 1777 $r/tmp
 	for a in $(busybox --list); do [ -e $r/bin/$a ] || ln -s busybox $r/bin/$a; done
 	printf 'root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n' > $r/etc/passwd

@@ -48,6 +48,7 @@ type row struct {
 	script string // bash; its standard output is compared
 	want   string
 	limit  time.Duration // 0 means rowLimit
+	short  bool          // is run with -short, too: what most users do
 }
 
 // runtimes are those that every row is run with: runc is the control.
@@ -64,6 +65,9 @@ func runRows(t *testing.T, rows []row, after string) {
 	}
 	for _, r := range rows {
 		t.Run(r.name, func(t *testing.T) {
+			if testing.Short() && !r.short {
+				t.Skip("not one of the rows of -short")
+			}
 			for _, rt := range runtimes {
 				t.Run(rt, func(t *testing.T) {
 					e := expected[t.Name()]
