@@ -1,7 +1,8 @@
 #!/bin/bash
 # Runs the tests: lint, unit (with the race detector), integration (real VMs, with
-# QEMU), conformance (runtime-tools' validation programs, with both backends), kvm
-# (the integration tests with our own VMM, on an emulated KVM host).
+# QEMU), engines (what most users of Docker, Podman and ctr do), conformance
+# (runtime-tools' validation programs, with both backends), kvm (the integration
+# tests with our own VMM, on an emulated KVM host).
 # Without arguments all of them; what fails does not keep the rest from running.
 set -u
 cd "$(dirname "$0")/.."
@@ -52,6 +53,12 @@ integration() {
 	go test -count=1 -timeout 40m -p 1 ./tests/...
 }
 
+# All of it is "make test-engines".
+engines() {
+	kernel || return 1
+	scripts/test-engines.sh -short
+}
+
 conformance() {
 	kernel || return 1
 	local status=0
@@ -66,7 +73,7 @@ kvm() {
 	scripts/test-kvm.sh
 }
 
-for what in "${@:-lint unit integration conformance kvm}"; do
+for what in "${@:-lint unit integration engines conformance kvm}"; do
 	for w in $what; do step "$w" "$w"; done
 done
 if [ ${#failed[@]} -gt 0 ]; then
