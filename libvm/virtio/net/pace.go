@@ -67,5 +67,5 @@ func (p *pacer) next(frames, bytes int) bool {
 func pause() {
 	runtime.Gosched()
 	t := unix.NsecToTimespec(int64(pauseTime))
-	unix.RawSyscall(unix.SYS_NANOSLEEP, uintptr(unsafe.Pointer(&t)), 0, 0)
+	unix.RawSyscall(unix.SYS_NANOSLEEP, uintptr(unsafe.Pointer(&t)), 0, 0) //nolint:errcheck // a signal may end it early
 }
