@@ -106,11 +106,12 @@ type running struct {
 	pid     int // a child of ours, as the subreaper
 }
 
-// detached starts a container that goes on by itself.
-func (r runtime) detached(ctx context.Context, bundle, id string) (running, error) {
-	c := running{runtime: r, id: id}
+// detached starts a container that goes on by itself. Its id is name and the
+// runtime's: the control group that is named after it is one for all runtimes.
+func (r runtime) detached(ctx context.Context, bundle, name string) (running, error) {
+	c := running{runtime: r, id: name + "-" + r.name}
 	pidFile := bundle + "/" + r.name + ".pid"
-	cmd := r.command(ctx, "run", "--detach", "--bundle", bundle, "--pid-file", pidFile, id)
+	cmd := r.command(ctx, "run", "--detach", "--bundle", bundle, "--pid-file", pidFile, c.id)
 	stderr, err := os.Create(bundle + "/" + r.name + ".stderr") // not a pipe, which the container would hold
 	if err != nil {
 		return c, err
