@@ -13,7 +13,8 @@ packages=(nginx-light postgresql redis-server redis-tools python3 strace gdb gcc
 mirror() {
 	local found
 	found=$(apt-get indextargets --format '$(RELEASE) $(REPO_URI)' 2>/dev/null | awk -v s=$suite '$1 == s { print $2; exit }')
-	echo "${found:-http://deb.debian.org/debian/}"
+	[ -n "$found" ] || { echo "programs-image.sh: apt knows no mirror of $suite (try: apt-get update, with one in its sources)" >&2; return 1; }
+	echo "$found"
 }
 
 # in_root runs a command in the tree, in namespaces of its own: its processes end with it.
