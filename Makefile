@@ -107,7 +107,7 @@ bench-engines: runv
 # FLAGS: as for test-engines
 test-programs: runv
 	@scripts/deps.sh programs
-	@image=$$(scripts/programs-image.sh); RUNV_ENGINES_PROGRAMS=$$image scripts/test-engines.sh -run TestPrograms $(FLAGS)
+	@image=$$(scripts/programs-image.sh) && RUNV_ENGINES_PROGRAMS=$$image scripts/test-engines.sh -run TestPrograms $(FLAGS)
 
 install: runv
 	install -D -m 0755 runv $(DESTDIR)$(PREFIX)/bin/runv
