@@ -9,6 +9,7 @@ import (
 	"runv/agent/api"
 	"runv/libvm/network"
 	"runv/libvm/state"
+	"runv/libvm/virtio/net"
 )
 
 // namespacePath returns the path of the namespace that the config has the container
@@ -37,7 +38,9 @@ func (m *monitor) openNetwork(others int) (err error) {
 	if m.watcher, err = network.Watch(); err != nil {
 		return err
 	}
-	m.network, err = network.Open(max(0, min(m.launch.Config.NetworkCards, maxDevices-others)))
+	_, cpus := m.launch.Size(&m.spec)
+	cards := max(0, min(m.launch.Config.NetworkCards, maxDevices-others))
+	m.network, err = network.Open(cards, min(cpus, net.MaxPairs)) // each vCPU sends by its own
 	return err
 }
 

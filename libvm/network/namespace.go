@@ -47,9 +47,9 @@ type card struct {
 	iface  int  // index of the interface that it stands for; 0: a spare
 }
 
-// Open opens the calling process's network namespace for a guest with count cards.
-// Close frees it.
-func Open(count int) (*Namespace, error) {
+// Open opens the calling process's network namespace for a guest with count cards
+// of so many pairs of queues each (1 to vnet.MaxPairs). Close frees it.
+func Open(count, pairs int) (*Namespace, error) {
 	n := &Namespace{}
 	var err error
 	if n.handle, err = netlink.NewHandle(unix.NETLINK_ROUTE); err != nil {
@@ -61,12 +61,12 @@ func Open(count int) (*Namespace, error) {
 	}
 	for i := range count {
 		c := &card{}
-		if c.device, err = vnet.New(cardAddress(i)); err != nil {
+		if c.device, err = vnet.New(cardAddress(i), pairs); err != nil {
 			n.Close()
 			return nil, err
 		}
 		if n.noTaps == nil {
-			c.tap, n.noTaps = openTap()
+			c.tap, n.noTaps = openTap(pairs)
 		}
 		n.cards = append(n.cards, c)
 	}

@@ -66,7 +66,7 @@ func kinds(u *Update) map[uint16]int {
 func TestUpdate(t *testing.T) {
 	inNamespace(t, func(run func(args ...string) string) {
 		ip := func(args string) { run(append([]string{"ip"}, strings.Fields(args)...)...) }
-		n, err := Open(2)
+		n, err := Open(2, 1)
 		if err != nil {
 			t.Error(err)
 			return
@@ -156,9 +156,9 @@ func TestTwoInOneNamespace(t *testing.T) {
 	inNamespace(t, func(run func(args ...string) string) {
 		run("ip", "link", "add", "eth0", "type", "veth", "peer", "name", "far")
 		run("ip", "link", "set", "eth0", "up")
-		first := must(Open(1))(t)
+		first := must(Open(1, 1))(t)
 		must(first.Update())(t)
-		second := must(Open(1))(t)
+		second := must(Open(1, 1))(t)
 		if _, err := second.Update(); err == nil || !strings.Contains(err.Error(), "another container") {
 			t.Errorf("got %v, want a refusal", err)
 		}
@@ -167,7 +167,7 @@ func TestTwoInOneNamespace(t *testing.T) {
 				t.Error(err)
 			}
 			c.tap.close()
-			c.tap, c.iface = &tap{file: os.NewFile(^uintptr(0), "")}, 0
+			c.tap, c.iface = &tap{queues: []*os.File{os.NewFile(^uintptr(0), "")}}, 0
 		}
 		u := must(second.Update())(t)
 		if u == nil || len(u.Cards) != 1 {
@@ -201,7 +201,7 @@ func TestRefused(t *testing.T) {
 					run("tc", "filter", "add", "dev", "br0", "parent", "ffff:", "protocol", "ip", "u32", "match", "u32", "0", "0", "flowid", "1:1")
 				}
 				run("ip", "link", "set", "br0", "up")
-				n := must(Open(1))(t)
+				n := must(Open(1, 1))(t)
 				defer n.Close()
 				if _, err := n.Update(); err == nil || !strings.Contains(err.Error(), tt.want) {
 					t.Errorf("got %v, want %q", err, tt.want)

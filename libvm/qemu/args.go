@@ -1,6 +1,7 @@
 package qemu
 
 import (
+	"encoding/binary"
 	"fmt"
 	"net"
 	"strconv"
@@ -121,14 +122,14 @@ func (a *arguments) device(d virtio.Device, chardev string) error {
 	case virtio.IDBlock:
 		a.add("-device", "vhost-user-blk,num-queues=1,queue-size=256,chardev="+chardev)
 	case virtio.IDNet:
-		mac, err := netAddress(d)
+		mac, pairs, err := netConfig(d)
 		if err != nil {
 			return err
 		}
 		// The control queue is QEMU's; what it would filter or switch off there, no
-		// back-end hears of.
-		a.add("-netdev", fmt.Sprintf("vhost-user,id=%s,chardev=%s", netdev(chardev), chardev),
-			"-device", fmt.Sprintf("virtio-net-device,netdev=%s,mac=%s,ctrl_guest_offloads=off", netdev(chardev), mac))
+		// back-end hears of. How many pairs the guest uses it tells by enabling them.
+		a.add("-netdev", fmt.Sprintf("vhost-user,id=%s,chardev=%s,queues=%d", netdev(chardev), chardev, pairs),
+			"-device", fmt.Sprintf("virtio-net-device,netdev=%s,mac=%s,mq=%s,ctrl_guest_offloads=off", netdev(chardev), mac, onOff(pairs > 1)))
 	case virtio.IDRNG:
 		a.add("-device", "vhost-user-rng,chardev="+chardev)
 	default:
@@ -140,15 +141,15 @@ func (a *arguments) device(d virtio.Device, chardev string) error {
 // netdev is the name of the network card behind a chardev.
 func netdev(chardev string) string { return "net-" + chardev }
 
-// netAddress reads the Ethernet address from the configuration space of a network
-// card, where it comes first (v1.2 §5.1.4).
-func netAddress(d virtio.Device) (net.HardwareAddr, error) {
-	const n = 6 // bytes
+// netConfig reads the Ethernet address and the number of pairs of queues from the
+// configuration space of a network card (v1.2 §5.1.4).
+func netConfig(d virtio.Device) (mac net.HardwareAddr, pairs int, err error) {
+	const address, pairsOffset = 6, 8 // bytes
 	c := d.Config()
-	if len(c) < n {
-		return nil, fmt.Errorf("qemu: network card with %d bytes of configuration", len(c))
+	if len(c) < pairsOffset+2 {
+		return nil, 0, fmt.Errorf("qemu: network card with %d bytes of configuration", len(c))
 	}
-	return net.HardwareAddr(c[:n]), nil
+	return net.HardwareAddr(c[:address]), int(binary.LittleEndian.Uint16(c[pairsOffset:])), nil
 }
 
 // fsTagBytes is the length of the tag in struct virtio_fs_config (v1.2 §5.11.4).

@@ -24,7 +24,8 @@ type run struct {
 // those for which it has set the "call", which it does before the guest runs;
 // our device may have more (QEMU keeps the event queue of vsock to itself). A
 // ring that is enabled and has no "kick" was not set up by the guest's driver.
-// A front-end without SET_VRING_ENABLE has to start every ring.
+// A front-end without SET_VRING_ENABLE has to start every ring. Further pairs of
+// queues of a network card are enabled only when the guest says that it uses them.
 //
 // The device status would say it better, but with PROTOCOL_F_STATUS QEMU 7.2
 // never gets to DRIVER_OK, except for the last queue pair of a network card; so
@@ -37,11 +38,20 @@ func (s *server) wanted() bool {
 	for i := range s.rings {
 		r := &s.rings[i]
 		serves = serves || s.served(r)
+		if s.optional(i) {
+			continue
+		}
 		if r.known && (s.enables() && !r.enabled || !s.enables() && !s.served(r)) {
 			return false
 		}
 	}
 	return serves
+}
+
+// optional says whether the device runs without ring i.
+func (s *server) optional(i int) bool {
+	m, ok := s.dev.(virtio.Multiqueue)
+	return ok && m.Optional(i)
 }
 
 // enables says whether the front-end enables the rings; if not, they are.

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"slices"
 	"testing"
 	"time"
 
@@ -253,5 +254,34 @@ func TestPairIsCloseOnExec(t *testing.T) {
 	flags, err := unix.FcntlInt(frontend.Fd(), unix.F_GETFD, 0)
 	if err != nil || flags&unix.FD_CLOEXEC == 0 {
 		t.Errorf("front-end's end: flags %#x, %v", flags, err)
+	}
+}
+
+// pairs is a device of which all rings but the first two are optional.
+type pairs struct{}
+
+func (pairs) Optional(i int) bool { return i > 1 }
+
+// TestOptionalRings: QEMU enables a card's further pairs when the guest says that it
+// uses them, and may disable them again.
+func TestOptionalRings(t *testing.T) {
+	rec := &Recorder{Device: &Idle{Type: virtio.IDNet, Sizes: []uint16{64, 64, 64, 64, 64}}}
+	d := struct {
+		*Recorder
+		virtio.Multiqueue
+	}{rec, pairs{}}
+	f := newFrontend(t, d)
+	f.connect(4)
+	f.boot(defaultFeatures, 4, 0)
+	f.enable(4, 0)
+	f.enable(2, 1)
+	f.ok(VHOST_USER_SET_VRING_ENABLE, state(2, 1))
+	f.ok(VHOST_USER_SET_VRING_ENABLE, state(3, 1))
+	f.ok(VHOST_USER_SET_VRING_ENABLE, state(3, 0))
+	f.ok(VHOST_USER_SET_VRING_ENABLE, state(1, 0)) // not without its first pair
+	got := rec.Started()
+	want := []string{"[64][64]---", "[64][64][64]--", "[64][64][64][64]-", "[64][64][64]--"}
+	if len(got) < len(want) || !slices.Equal(got[len(got)-len(want):], want) {
+		t.Errorf("started with %q, want %q at the end", got, want)
 	}
 }

@@ -77,3 +77,11 @@ type ConfigNotifier interface {
 	// block.
 	NotifyConfig(changed func())
 }
+
+// Multiqueue is a Device that runs without some of its queues, and of which the
+// driver may set up more while it runs. A transport that hears of single queues
+// restarts it then.
+type Multiqueue interface {
+	// Optional says whether the device runs without queue i.
+	Optional(i int) bool
+}

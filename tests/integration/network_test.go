@@ -342,6 +342,43 @@ func TestNetworkLate(t *testing.T) {
 	c.End()
 }
 
+// TestNetworkQueues: a VM with several vCPUs has a pair of queues for each, on the
+// host, too, of a card that it has from the start and of one that comes later.
+func TestNetworkQueues(t *testing.T) {
+	n, peer := newNamespace(t), newNamespace(t)
+	n.join(peer, "eth0", 1, 1500)
+	r := newRuntime(t)
+	two := func(s *specs.Spec) { s.Annotations = map[string]string{"io.runv.cpus": "2"} }
+	c := r.Create(r.NewBundle(idle, networked(n), two)).Start()
+	check := func(card, tap string, i int) {
+		t.Helper()
+		if got, want := c.Output("ls /sys/class/net/"+card+"/queues"), "rx-0\nrx-1\ntx-0\ntx-1"; got != want {
+			t.Errorf("%s: queues %q, want %q", card, got, want)
+		}
+		harness.Within(t, harness.Limit, "a tap with both queues in use", func() bool {
+			return strings.Contains(n.run("ip", "-d", "link", "show", tap), "multi_queue numqueues 2 numdisabled 0")
+		})
+		for cpu := 1; cpu <= 2; cpu++ { // each sends by its own
+			contains(t, "ping", c.Output(fmt.Sprintf("taskset %d ping -c 2 -w 20 10.77.%d.1", cpu, i)), " 0% packet loss")
+		}
+		for _, a := range []string{fmt.Sprintf("10.77.%d", i), fmt.Sprintf("fd77:%d:", i)} {
+			for range 2 { // flows are divided by their ports
+				fromPeer(t, c, peer, a)
+				toPeer(t, c, peer, a)
+			}
+		}
+	}
+	check("eth0", "runv-tap0", 1)
+	for range 2 {
+		n.join(peer, "net2", 2, 1500)
+		harness.Within(t, harness.Limit, "a second card", func() bool { return strings.Contains(c.Output("ip addr"), "10.77.2.2/24") })
+		check("net2", "runv-tap1", 2)
+		n.ip("link del net2")
+		harness.Within(t, harness.Limit, "the card gone", func() bool { return c.Output("ls /sys/class/net") == "eth0\nlo" })
+	}
+	c.End()
+}
+
 // query is a question for the address of a.b.
 const query = "\x12\x34\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00\x01a\x01b\x00\x00\x01\x00\x01"
 

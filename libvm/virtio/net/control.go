@@ -45,6 +45,10 @@ func (d *Device) command(c *queue.Chain) byte {
 	case class == VIRTIO_NET_CTRL_MAC && command == VIRTIO_NET_CTRL_MAC_ADDR && len(data) == macBytes:
 		// The guest says what its frames have in them; the link carries any.
 	case class == VIRTIO_NET_CTRL_VLAN && command <= VIRTIO_NET_CTRL_VLAN_DEL && len(data) == 2:
+	case class == VIRTIO_NET_CTRL_MQ && command == VIRTIO_NET_CTRL_MQ_VQ_PAIRS_SET && len(data) == 2:
+		if d.setPairs(int(binary.LittleEndian.Uint16(data))) != nil {
+			return VIRTIO_NET_ERR
+		}
 	case class == VIRTIO_NET_CTRL_ANNOUNCE && command == VIRTIO_NET_CTRL_ANNOUNCE_ACK && len(data) == 0:
 		d.config.Lock()
 		d.status &^= VIRTIO_NET_S_ANNOUNCE

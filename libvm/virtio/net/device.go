@@ -1,8 +1,8 @@
 // Package net is the network device. Follows "Virtual I/O Device (VIRTIO) Version
 // 1.2" (v1.2 §5.1 Network Device).
 //
-//	link ── readv ──▶ receiveq1 ──▶ guest
-//	link ◀── writev ── transmitq1 ◀── guest
+//	link ── readv ──▶ receiveq1…N ──▶ guest
+//	link ◀── writev ── transmitq1…N ◀── guest
 //
 // The link is a tap, or whatever else gives and takes one frame, with the header
 // of virtio in front of it, a system call. It comes and goes while the guest runs:
@@ -14,21 +14,12 @@ package net
 import (
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"net"
-	"os"
 	"sync"
-
-	"golang.org/x/sys/unix"
 
 	"runv/libvm/virtio"
 	"runv/libvm/virtio/queue"
-)
-
-// The queues of a card with one pair (v1.2 §5.1.2).
-const (
-	receiveq  = 0 // frames for the guest
-	transmitq = 1 // frames of the guest
-	controlq  = 2 // commands; under QEMU they are QEMU's business
 )
 
 // Largest queues, in descriptors. A frame of 64 KiB takes 44 buffers of a page's
@@ -48,9 +39,12 @@ type Offload struct {
 
 // Link is the host's end of a card.
 type Link interface {
-	// FD is a descriptor that does not block. A read takes one frame, a write
-	// sends one, HeaderBytes of header included.
-	FD() int
+	// FD is the descriptor of a queue, which does not block. A read takes one frame,
+	// a write sends one, HeaderBytes of header included.
+	FD(queue int) int
+	// SetQueues says how many of its queues, the first ones, are in use from now on.
+	// It has as many as the card has pairs.
+	SetQueues(n int) error
 	// SetOffload says what frames may be like from now on.
 	SetOffload(o Offload) error
 }
@@ -58,14 +52,14 @@ type Link interface {
 // Device is a network card.
 type Device struct {
 	workers virtio.Workers
-	wake    int           // eventfd: receive is to look at its queue and at link
-	woken   chan struct{} // the same, for when there is no link
+	pairs   []pair
 
-	// Whoever uses the link holds mu for reading. Attach holds gate, behind which
-	// receive stays once it is woken, so that it gets mu.
+	// Whoever uses the link holds mu for reading. Whoever changes it holds gate, behind
+	// which receivers stay once they are woken, so that it gets mu (see change).
 	gate     sync.Mutex
 	mu       sync.RWMutex
 	link     Link // nil: no cable
+	active   int  // pairs that the driver uses, the first ones
 	features uint64
 	running  bool
 
@@ -80,22 +74,33 @@ var (
 	_ virtio.ConfigNotifier = (*Device)(nil)
 )
 
-// New returns a card with an Ethernet address of 6 bytes and without a link.
-// Close frees it.
-func New(mac net.HardwareAddr) (*Device, error) {
-	d := &Device{woken: make(chan struct{}, 1)}
+// New returns a card with an Ethernet address of 6 bytes, 1 to MaxPairs pairs of
+// queues, and without a link. Close frees it.
+func New(mac net.HardwareAddr, pairs int) (*Device, error) {
+	d := &Device{active: 1}
 	if copy(d.mac[:], mac) != macBytes || len(mac) != macBytes {
 		return nil, errors.New("network card: " + mac.String() + " is not an Ethernet address")
 	}
-	var err error
-	if d.wake, err = unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK); err != nil {
-		return nil, os.NewSyscallError("eventfd2", err)
+	if pairs < 1 || pairs > MaxPairs {
+		return nil, fmt.Errorf("network card: %d pairs of queues, want 1 to %d", pairs, MaxPairs)
+	}
+	for range pairs {
+		p, err := newPair()
+		if err != nil {
+			d.Close()
+			return nil, err
+		}
+		d.pairs = append(d.pairs, p)
 	}
 	return d, nil
 }
 
 // Close frees a card whose transport has stopped it. The link is its maker's.
-func (d *Device) Close() { unix.Close(d.wake) } //nolint:errcheck // an eventfd
+func (d *Device) Close() {
+	for i := range d.pairs {
+		d.pairs[i].close()
+	}
+}
 
 // MAC returns the address that the card was made with.
 func (d *Device) MAC() net.HardwareAddr { return append(net.HardwareAddr(nil), d.mac[:]...) }
@@ -104,39 +109,40 @@ func (d *Device) MAC() net.HardwareAddr { return append(net.HardwareAddr(nil), d
 // device does not use the old one any more. The driver does not hear of it before
 // SetCarrier.
 func (d *Device) Attach(l Link) error {
+	return d.change(func() error {
+		d.link = l
+		err := d.setLink()
+		if err != nil {
+			d.link = nil
+		}
+		return err
+	})
+}
+
+// change has f change what mu guards.
+func (d *Device) change(f func() error) error {
 	d.gate.Lock()
 	defer d.gate.Unlock()
 	d.interrupt()
+	defer d.interrupt()
 	d.mu.Lock()
-	d.link = l
-	err := d.setOffload()
-	if err != nil {
-		d.link = nil
-	}
-	d.mu.Unlock()
-	d.interrupt()
-	return err
+	defer d.mu.Unlock()
+	return f()
 }
 
-// setOffload tells the link what the driver takes. It runs under mu.
-func (d *Device) setOffload() error {
+// setLink tells the link what the driver uses and takes. It runs under mu.
+func (d *Device) setLink() error {
 	if d.link == nil || !d.running {
 		return nil
+	}
+	if err := d.link.SetQueues(d.active); err != nil {
+		return err
 	}
 	has := func(bit uint) bool { return d.features&(1<<bit) != 0 }
 	return d.link.SetOffload(Offload{
 		Checksum: has(VIRTIO_NET_F_GUEST_CSUM), TSO4: has(VIRTIO_NET_F_GUEST_TSO4),
 		TSO6: has(VIRTIO_NET_F_GUEST_TSO6), ECN: has(VIRTIO_NET_F_GUEST_ECN),
 	})
-}
-
-// interrupt ends the wait of receive.
-func (d *Device) interrupt() {
-	unix.Write(d.wake, []byte{1, 0, 0, 0, 0, 0, 0, 0}) //nolint:errcheck // a full counter says it, too
-	select {
-	case d.woken <- struct{}{}:
-	default:
-	}
 }
 
 // SetCarrier shows the driver whether its frames go anywhere, and asks it to announce
@@ -165,6 +171,9 @@ func (d *Device) ID() virtio.ID { return virtio.IDNet }
 // Features returns what a tap can do, and what the control queue takes.
 func (d *Device) Features() uint64 {
 	var f uint64
+	if len(d.pairs) > 1 {
+		f = 1 << VIRTIO_NET_F_MQ
+	}
 	for _, bit := range []uint{
 		VIRTIO_NET_F_CSUM, VIRTIO_NET_F_HOST_TSO4, VIRTIO_NET_F_HOST_TSO6, VIRTIO_NET_F_HOST_ECN,
 		VIRTIO_NET_F_GUEST_CSUM, VIRTIO_NET_F_GUEST_TSO4, VIRTIO_NET_F_GUEST_TSO6, VIRTIO_NET_F_GUEST_ECN,
@@ -176,18 +185,14 @@ func (d *Device) Features() uint64 {
 	return f
 }
 
-// QueueSizes returns one pair and the control queue.
-func (d *Device) QueueSizes() []uint16 {
-	return []uint16{receiveq: dataQueueSize, transmitq: dataQueueSize, controlq: controlQueueSize}
-}
-
-// Config returns address and status.
+// Config returns address, status, and how many pairs there are.
 func (d *Device) Config() []byte {
 	b := make([]byte, configBytes)
 	d.config.Lock()
 	defer d.config.Unlock()
 	copy(b[configMAC:], d.mac[:])
 	binary.LittleEndian.PutUint16(b[configStatus:], d.status)
+	binary.LittleEndian.PutUint16(b[configPairs:], uint16(len(d.pairs)))
 	return b
 }
 
@@ -200,43 +205,44 @@ func (d *Device) NotifyConfig(changed func()) {
 
 // Start begins to move frames.
 func (d *Device) Start(features uint64, queues []*queue.Queue) error {
-	d.gate.Lock()
-	defer d.gate.Unlock()
-	d.interrupt()
-	d.mu.Lock()
-	d.features, d.running = features, true
-	err := d.setOffload()
-	d.mu.Unlock()
+	err := d.change(func() error {
+		d.features, d.running, d.active = features, true, d.used(features, queues)
+		return d.setLink()
+	})
 	if err != nil {
 		return err
 	}
 	mergeable := features&(1<<VIRTIO_NET_F_MRG_RXBUF) != 0
+	control := d.controlq(features)
 	d.workers.Serve(queues, func(i int, q *queue.Queue) error {
-		switch i {
-		case receiveq:
-			return d.receive(q, mergeable)
-		case transmitq:
-			return (&transmitter{device: d, queue: q}).run()
+		switch {
+		case i == control:
+			return d.control(q)
+		case i > control:
+			<-q.Done() // of no use to a driver that knows of one pair only
+			return nil
+		case i%2 == receiveq:
+			return d.receive(&receiver{device: d, queue: q, pair: i / 2, mergeable: mergeable})
 		}
-		return d.control(q)
+		return (&transmitter{device: d, queue: q, pair: i / 2}).run()
 	})
 	return nil
 }
 
 // receive moves frames to the guest, and notices the closing of its queue.
-func (d *Device) receive(q *queue.Queue, mergeable bool) error {
+func (d *Device) receive(r *receiver) error {
 	stop := make(chan struct{})
 	var noticing sync.WaitGroup
 	noticing.Go(func() {
 		select {
-		case <-q.Done():
-			d.interrupt()
+		case <-r.queue.Done():
+			d.pairs[r.pair].interrupt()
 		case <-stop:
 		}
 	})
 	defer noticing.Wait()
 	defer close(stop)
-	return (&receiver{device: d, queue: q, mergeable: mergeable}).run()
+	return r.run()
 }
 
 // Wait waits until the queues were closed, or the driver broke one.

@@ -18,12 +18,24 @@ import (
 
 const patience = 20 * time.Second
 
-// cable is a link in memory: a pair of sockets that keep what belongs together.
+// cable is a link in memory: a pair of sockets that keep what belongs together, for
+// each of its queues; next are those of the further ones.
 type cable struct {
 	fd, far int
+	next    []*cable
 	mu      sync.Mutex
 	offload []Offload
+	queues  int // in use
 	refuse  error
+}
+
+// newCables is a cable of several queues.
+func newCables(t testing.TB, queues int) *cable {
+	c := newCable(t)
+	for range queues - 1 {
+		c.next = append(c.next, newCable(t))
+	}
+	return c
 }
 
 func newCable(t testing.TB) *cable {
@@ -43,7 +55,19 @@ func newCable(t testing.TB) *cable {
 	return &cable{fd: fds[0], far: fds[1]}
 }
 
-func (c *cable) FD() int { return c.fd }
+func (c *cable) FD(queue int) int {
+	if queue > 0 {
+		return c.next[queue-1].fd
+	}
+	return c.fd
+}
+
+func (c *cable) SetQueues(n int) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.queues = n
+	return nil
+}
 
 func (c *cable) SetOffload(o Offload) error {
 	c.mu.Lock()
@@ -90,7 +114,12 @@ type guest struct {
 
 func newDevice(t testing.TB) *Device {
 	t.Helper()
-	d, err := New([]byte{2, 0, 0, 0, 0, 7})
+	return newMultiqueue(t, 1)
+}
+
+func newMultiqueue(t testing.TB, pairs int) *Device {
+	t.Helper()
+	d, err := New([]byte{2, 0, 0, 0, 0, 7}, pairs)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -469,7 +498,7 @@ func TestRestart(t *testing.T) {
 
 func TestNewAddress(t *testing.T) {
 	for _, mac := range [][]byte{nil, make([]byte, 5), make([]byte, 8)} {
-		if d, err := New(mac); err == nil {
+		if d, err := New(mac, 1); err == nil {
 			d.Close()
 			t.Errorf("a card with the address %x", mac)
 		}

@@ -26,6 +26,7 @@ var errSmallBuffer = errors.New("receive buffer is smaller than the header")
 type receiver struct {
 	device    *Device
 	queue     *queue.Queue
+	pair      int
 	mergeable bool // a frame may fill several buffers (v1.2 §5.1.6.3.1)
 	dedicated bool
 	broken    Link // has failed; there is nothing to wait for
@@ -83,17 +84,18 @@ func (r *receiver) await() (bool, error) {
 	d.gate.Lock()
 	d.mu.RLock()
 	d.gate.Unlock()
-	if d.link == nil || d.link == r.broken {
+	p := &d.pairs[r.pair]
+	if !r.linked() || d.link == r.broken {
 		d.mu.RUnlock()
 		select {
 		case <-r.queue.Done():
 			return false, queue.ErrClosed
-		case <-d.woken:
+		case <-p.woken:
 			return false, nil
 		}
 	}
 	defer d.mu.RUnlock()
-	fds := []unix.PollFd{{Fd: int32(d.link.FD()), Events: unix.POLLIN}, {Fd: int32(d.wake), Events: unix.POLLIN}}
+	fds := []unix.PollFd{{Fd: int32(d.link.FD(r.pair)), Events: unix.POLLIN}, {Fd: int32(p.wake), Events: unix.POLLIN}}
 	begin := time.Now()
 	if _, err := unix.Poll(fds, -1); err != nil && err != unix.EINTR {
 		return false, os.NewSyscallError("poll", err)
@@ -101,11 +103,14 @@ func (r *receiver) await() (bool, error) {
 	r.pace.waited(time.Since(begin))
 	if fds[1].Revents != 0 {
 		var b [8]byte
-		unix.Read(d.wake, b[:]) //nolint:errcheck // it was readable, or somebody else has read it
+		unix.Read(p.wake, b[:]) //nolint:errcheck // it was readable, or somebody else has read it
 		return false, nil
 	}
 	return fds[0].Revents != 0, nil
 }
+
+// linked says whether there may be frames of a link for this pair. It runs under mu.
+func (r *receiver) linked() bool { return r.device.link != nil && r.pair < r.device.active }
 
 // fill takes buffers of the driver for a frame of any length, as far as there are
 // some. If there is none it waits, if it may.
@@ -148,7 +153,7 @@ func (r *receiver) burst() (more bool, err error) {
 	defer d.mu.RUnlock()
 	defer r.queue.Signal()
 	for range burst {
-		if d.link == nil {
+		if !r.linked() {
 			return false, nil
 		}
 		if len(r.held) == 0 || r.mergeable && r.room < maxFrame {
@@ -159,7 +164,7 @@ func (r *receiver) burst() (more bool, err error) {
 		if len(r.held) == 0 {
 			return true, nil
 		}
-		n, err := r.read(d.link.FD())
+		n, err := r.read(d.link.FD(r.pair))
 		switch {
 		case err == unix.EINTR:
 		case err == unix.EAGAIN:

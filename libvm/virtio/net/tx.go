@@ -20,6 +20,7 @@ const minFrame = HeaderBytes + 14
 type transmitter struct {
 	device    *Device
 	queue     *queue.Queue
+	pair      int
 	dedicated bool
 	pace      pacer
 	iovs      []unix.Iovec
@@ -84,7 +85,7 @@ func (t *transmitter) burst(c *queue.Chain) (frames, bytes int, err error) {
 	defer t.queue.Signal()
 	for {
 		if d.link != nil {
-			bytes += t.send(d.link.FD(), c)
+			bytes += t.send(d.fd(t.pair), c)
 		}
 		t.queue.PutUsed(c, 0)
 		if frames++; frames == burst {

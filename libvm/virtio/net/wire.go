@@ -17,6 +17,7 @@ const (
 	VIRTIO_NET_F_CTRL_RX        = 18
 	VIRTIO_NET_F_CTRL_VLAN      = 19
 	VIRTIO_NET_F_GUEST_ANNOUNCE = 21
+	VIRTIO_NET_F_MQ             = 22
 	VIRTIO_NET_F_CTRL_MAC_ADDR  = 23
 )
 
@@ -31,6 +32,7 @@ const (
 const (
 	configMAC    = 0 // [6]u8
 	configStatus = 6 // u16
+	configPairs  = 8 // u16, max_virtqueue_pairs
 	configBytes  = 12
 )
 
@@ -57,6 +59,9 @@ const (
 	VIRTIO_NET_CTRL_VLAN_DEL     = 1
 	VIRTIO_NET_CTRL_ANNOUNCE     = 3
 	VIRTIO_NET_CTRL_ANNOUNCE_ACK = 0
+
+	VIRTIO_NET_CTRL_MQ              = 4
+	VIRTIO_NET_CTRL_MQ_VQ_PAIRS_SET = 0 // u16: how many
 )
 
 // macBytes is the length of an Ethernet address.
