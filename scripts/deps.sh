@@ -12,7 +12,8 @@ set -eu
 packages_run=(qemu-system-x86 busybox-static ca-certificates)
 # The race detector needs a C compiler; the seccomp compiler is compared with libseccomp.
 packages_test=(gcc libc6-dev libseccomp-dev runc crun iproute2 procps)
-packages_engines=(docker.io containerd containernetworking-plugins podman iptables busybox-static iproute2 procps bsdutils util-linux curl)
+packages_engines=(docker.io containerd containernetworking-plugins podman iptables busybox-static iproute2 procps bsdutils util-linux curl
+	jq docker-compose slirp4netns passt netavark aardvark-dns dnsmasq-base)
 packages_programs=(debootstrap slirp4netns)
 packages_generate=(protobuf-compiler)
 

@@ -50,4 +50,9 @@ for i in 1 2 3 4 5 6; do run --rm busybox sh -c "echo $i; exit $i" >o$i & eval p
 run -d --name $N busybox sleep 1000 >/dev/null; for i in 1 2 3 4 5 6; do docker exec $N sh -c "echo ex$i; exit $i" >o$i & eval p$i=$!; done; ended`,
 		want: "1 1\n2 2\n3 3\n4 4\n5 5\n6 6\n1 ex1\n2 ex2\n3 ex3\n4 ex4\n5 ex5\n6 ex6"},
 	{name: "killed-pid", short: true, script: `run -d --name $N busybox sleep 1000 >/dev/null; p=$(docker inspect -f '{{.State.Pid}}' $N); kill -9 $p; docker wait $N; state $N; docker start $N >/dev/null; docker exec $N echo ex`, want: "137\nexited 137\nex"},
+	{name: "logs-follow", script: `run -d --name $N busybox sh -c 'trap "echo term; exit 0" TERM; i=0; while :; do echo line $i; i=$((i+1)); sleep 0.1; done' >/dev/null; docker logs -f --tail 1 $N >log & p=$!; until_ grep 'line 5' log; docker stop $N >/dev/null; wait $p; echo $?; tail -n 1 log; docker logs --since 1h -t $N | head -n 1 | cut -d' ' -f2-`, want: "0\nterm\nline 0"},
+	{name: "hosts-and-cgroup-parent", script: `docker network create --label row=$N $N >/dev/null; run -d --name $N --cgroup-parent /parent-$N busybox sleep 1000 >/dev/null; grep -c "/parent-$N/" /proc/$(docker inspect -f '{{.State.Pid}}' $N)/cgroup | sed 's/^[1-9][0-9]*$/below/'
+hosts() { docker exec $N grep -c "$(docker inspect -f '{{slice .Id 0 12}}' $N)\$" /etc/hosts; }; hosts; docker network connect $N $N; two() { [ "$(hosts)" = 2 ]; }; until_ two; hosts; docker rm -f $N >/dev/null; gone() { [ -z "$(find /sys/fs/cgroup -path "*/parent-$N/*" -type d)" ]; }; until_ gone; find /sys/fs/cgroup -depth -name parent-$N -exec rmdir {} +`,
+		want: "below\n1\n2"},
+	{name: "info", script: `configured "\"default-runtime\": \"$RT\""; docker info --format '{{.DefaultRuntime}}' | sed s/$RT/default/; docker info 2>&1 | sed -n 's/^ *runc version: .*[0-9a-f].*/version/p; /WARNING.*runtime/p'; configured`, want: "default\nversion"},
 }
