@@ -156,6 +156,10 @@ func (s *service) Freeze(ctx context.Context, r *rpc.FreezeRequest) (*rpc.Empty,
 	return &rpc.Empty{}, failed(err)
 }
 
+func (s *service) AddMemory(_ context.Context, r *rpc.AddMemoryRequest) (*rpc.Empty, error) {
+	return &rpc.Empty{}, failed(addMemory(memoryDir, r.Address, r.Bytes))
+}
+
 func (s *service) Update(_ context.Context, r *rpc.UpdateRequest) (*rpc.Empty, error) {
 	c, err := s.m.Get(r.Id)
 	if err == nil {

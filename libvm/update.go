@@ -38,10 +38,11 @@ func (r *Runtime) Update(ctx context.Context, id string, change *specs.LinuxReso
 	if err := bundle.CheckUpdate(next); err != nil {
 		return err
 	}
-	if err := r.checkSize(s, next); err != nil {
+	ram, err := r.checkSize(s, next)
+	if err != nil {
 		return err
 	}
-	if err := update(ctx, d, s, next); err != nil {
+	if err := update(ctx, d, s, next, ram); err != nil {
 		return err
 	}
 	for _, field := range unchanged {
@@ -50,24 +51,34 @@ func (r *Runtime) Update(ctx context.Context, id string, change *specs.LinuxReso
 	return nil
 }
 
-// checkSize refuses what the VM, whose RAM is what it is, has not.
-func (r *Runtime) checkSize(s state.State, next *specs.LinuxResources) error {
-	if next.Memory != nil && next.Memory.Limit != nil && *next.Memory.Limit > 0 {
-		need, _ := vm.Size(&specs.Spec{Linux: &specs.Linux{Resources: next}}, 0, 0)
-		if need > s.Memory && s.Memory > 0 {
-			return fmt.Errorf("a memory limit of %d bytes needs a VM of %d MiB, and this container's has %d MiB, which is fixed when it is created: "+
-				"at most %d bytes are possible (create it anew with the larger limit)", *next.Memory.Limit, need/vm.MiB, s.Memory/vm.MiB, vm.LargestLimit(s.Memory))
-		}
+// checkSize returns the RAM that the VM has to have for limits, in bytes, and refuses
+// what it cannot have.
+func (r *Runtime) checkSize(s state.State, next *specs.LinuxResources) (ram uint64, err error) {
+	if ram, err = grown(s, next); err != nil {
+		return 0, err
 	}
 	if _, cpus := vm.Size(&specs.Spec{Linux: &specs.Linux{Resources: next}}, 0, 1); cpus > s.CPUs && s.CPUs > 0 {
 		r.Log.Warn(fmt.Sprintf("the limits allow %d CPUs, and this container's VM has %d: that is fixed when it is created", cpus, s.CPUs))
 	}
-	return nil
+	return ram, nil
 }
 
-// update sets the limits on the host and then in the guest, where they are the
-// workload's; if that refuses, the host's go back.
-func update(ctx context.Context, d *state.Dir, s state.State, next *specs.LinuxResources) error {
+// grown is how much RAM the VM has under limits: it grows for them, and never shrinks.
+func grown(s state.State, next *specs.LinuxResources) (uint64, error) {
+	most := max(s.Memory, s.MaxMemory)
+	need := vm.Need(next)
+	_, ram, err := vm.Growth(s.Memory, need, most)
+	if err != nil {
+		return 0, fmt.Errorf("a memory limit of %d bytes needs a VM of %d MiB, and this container's grows to %d MiB at most: "+
+			"%d bytes are possible (create it anew with the larger limit, or set max_memory)",
+			*next.Memory.Limit, need/vm.MiB, vm.LargestMemory(s.Memory, most)/vm.MiB, vm.LargestLimit(vm.LargestMemory(s.Memory, most)))
+	}
+	return ram, nil
+}
+
+// update sets the limits on the host, for a VM with so much RAM, and then in the guest,
+// where they are the workload's; if that refuses, the host's go back.
+func update(ctx context.Context, d *state.Dir, s state.State, next *specs.LinuxResources, ram uint64) error {
 	g, err := cgroup.Open(s.ID, s.Cgroup)
 	if err != nil {
 		return err
@@ -75,7 +86,7 @@ func update(ctx context.Context, d *state.Dir, s state.State, next *specs.LinuxR
 	back := func(err error) error {
 		return errors.Join(err, g.Set(s.Resources, s.Memory, cgroup.Devices{}))
 	}
-	if err := g.Set(next, s.Memory, cgroup.Devices{}); err != nil {
+	if err := g.Set(next, ram, cgroup.Devices{}); err != nil {
 		return back(err)
 	}
 	c, err := ctl.Dial(ctx, d.File())

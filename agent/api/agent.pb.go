@@ -1858,6 +1858,58 @@ func (x *FreezeRequest) GetUnixNanos() int64 {
 	return 0
 }
 
+type AddMemoryRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Address       uint64                 `protobuf:"varint,1,opt,name=address,proto3" json:"address,omitempty"` // guest physical
+	Bytes         uint64                 `protobuf:"varint,2,opt,name=bytes,proto3" json:"bytes,omitempty"`     // what the kernel takes at a time
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AddMemoryRequest) Reset() {
+	*x = AddMemoryRequest{}
+	mi := &file_agent_api_agent_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AddMemoryRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AddMemoryRequest) ProtoMessage() {}
+
+func (x *AddMemoryRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_api_agent_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AddMemoryRequest.ProtoReflect.Descriptor instead.
+func (*AddMemoryRequest) Descriptor() ([]byte, []int) {
+	return file_agent_api_agent_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *AddMemoryRequest) GetAddress() uint64 {
+	if x != nil {
+		return x.Address
+	}
+	return 0
+}
+
+func (x *AddMemoryRequest) GetBytes() uint64 {
+	if x != nil {
+		return x.Bytes
+	}
+	return 0
+}
+
 type UpdateRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
@@ -1869,7 +1921,7 @@ type UpdateRequest struct {
 
 func (x *UpdateRequest) Reset() {
 	*x = UpdateRequest{}
-	mi := &file_agent_api_agent_proto_msgTypes[27]
+	mi := &file_agent_api_agent_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1881,7 +1933,7 @@ func (x *UpdateRequest) String() string {
 func (*UpdateRequest) ProtoMessage() {}
 
 func (x *UpdateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_agent_proto_msgTypes[27]
+	mi := &file_agent_api_agent_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1894,7 +1946,7 @@ func (x *UpdateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateRequest.ProtoReflect.Descriptor instead.
 func (*UpdateRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_agent_proto_rawDescGZIP(), []int{27}
+	return file_agent_api_agent_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *UpdateRequest) GetId() string {
@@ -1927,7 +1979,7 @@ type MetricsRequest struct {
 
 func (x *MetricsRequest) Reset() {
 	*x = MetricsRequest{}
-	mi := &file_agent_api_agent_proto_msgTypes[28]
+	mi := &file_agent_api_agent_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1939,7 +1991,7 @@ func (x *MetricsRequest) String() string {
 func (*MetricsRequest) ProtoMessage() {}
 
 func (x *MetricsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_agent_proto_msgTypes[28]
+	mi := &file_agent_api_agent_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1952,7 +2004,7 @@ func (x *MetricsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MetricsRequest.ProtoReflect.Descriptor instead.
 func (*MetricsRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_agent_proto_rawDescGZIP(), []int{28}
+	return file_agent_api_agent_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *MetricsRequest) GetId() string {
@@ -1971,7 +2023,7 @@ type MetricsResponse struct {
 
 func (x *MetricsResponse) Reset() {
 	*x = MetricsResponse{}
-	mi := &file_agent_api_agent_proto_msgTypes[29]
+	mi := &file_agent_api_agent_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1983,7 +2035,7 @@ func (x *MetricsResponse) String() string {
 func (*MetricsResponse) ProtoMessage() {}
 
 func (x *MetricsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_agent_proto_msgTypes[29]
+	mi := &file_agent_api_agent_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1996,7 +2048,7 @@ func (x *MetricsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MetricsResponse.ProtoReflect.Descriptor instead.
 func (*MetricsResponse) Descriptor() ([]byte, []int) {
-	return file_agent_api_agent_proto_rawDescGZIP(), []int{29}
+	return file_agent_api_agent_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *MetricsResponse) GetFiles() []*MetricFile {
@@ -2018,7 +2070,7 @@ type MetricFile struct {
 
 func (x *MetricFile) Reset() {
 	*x = MetricFile{}
-	mi := &file_agent_api_agent_proto_msgTypes[30]
+	mi := &file_agent_api_agent_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2030,7 +2082,7 @@ func (x *MetricFile) String() string {
 func (*MetricFile) ProtoMessage() {}
 
 func (x *MetricFile) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_agent_proto_msgTypes[30]
+	mi := &file_agent_api_agent_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2043,7 +2095,7 @@ func (x *MetricFile) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MetricFile.ProtoReflect.Descriptor instead.
 func (*MetricFile) Descriptor() ([]byte, []int) {
-	return file_agent_api_agent_proto_rawDescGZIP(), []int{30}
+	return file_agent_api_agent_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *MetricFile) GetName() string {
@@ -2070,7 +2122,7 @@ type AwaitOOMRequest struct {
 
 func (x *AwaitOOMRequest) Reset() {
 	*x = AwaitOOMRequest{}
-	mi := &file_agent_api_agent_proto_msgTypes[31]
+	mi := &file_agent_api_agent_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2082,7 +2134,7 @@ func (x *AwaitOOMRequest) String() string {
 func (*AwaitOOMRequest) ProtoMessage() {}
 
 func (x *AwaitOOMRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_agent_proto_msgTypes[31]
+	mi := &file_agent_api_agent_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2095,7 +2147,7 @@ func (x *AwaitOOMRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AwaitOOMRequest.ProtoReflect.Descriptor instead.
 func (*AwaitOOMRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_agent_proto_rawDescGZIP(), []int{31}
+	return file_agent_api_agent_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *AwaitOOMRequest) GetId() string {
@@ -2122,7 +2174,7 @@ type AwaitOOMResponse struct {
 
 func (x *AwaitOOMResponse) Reset() {
 	*x = AwaitOOMResponse{}
-	mi := &file_agent_api_agent_proto_msgTypes[32]
+	mi := &file_agent_api_agent_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2134,7 +2186,7 @@ func (x *AwaitOOMResponse) String() string {
 func (*AwaitOOMResponse) ProtoMessage() {}
 
 func (x *AwaitOOMResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_agent_proto_msgTypes[32]
+	mi := &file_agent_api_agent_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2147,7 +2199,7 @@ func (x *AwaitOOMResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AwaitOOMResponse.ProtoReflect.Descriptor instead.
 func (*AwaitOOMResponse) Descriptor() ([]byte, []int) {
-	return file_agent_api_agent_proto_rawDescGZIP(), []int{32}
+	return file_agent_api_agent_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *AwaitOOMResponse) GetKilled() uint64 {
@@ -2173,7 +2225,7 @@ type DeleteContainerRequest struct {
 
 func (x *DeleteContainerRequest) Reset() {
 	*x = DeleteContainerRequest{}
-	mi := &file_agent_api_agent_proto_msgTypes[33]
+	mi := &file_agent_api_agent_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2185,7 +2237,7 @@ func (x *DeleteContainerRequest) String() string {
 func (*DeleteContainerRequest) ProtoMessage() {}
 
 func (x *DeleteContainerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_agent_proto_msgTypes[33]
+	mi := &file_agent_api_agent_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2198,7 +2250,7 @@ func (x *DeleteContainerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteContainerRequest.ProtoReflect.Descriptor instead.
 func (*DeleteContainerRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_agent_proto_rawDescGZIP(), []int{33}
+	return file_agent_api_agent_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *DeleteContainerRequest) GetId() string {
@@ -2216,7 +2268,7 @@ type StatsRequest struct {
 
 func (x *StatsRequest) Reset() {
 	*x = StatsRequest{}
-	mi := &file_agent_api_agent_proto_msgTypes[34]
+	mi := &file_agent_api_agent_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2228,7 +2280,7 @@ func (x *StatsRequest) String() string {
 func (*StatsRequest) ProtoMessage() {}
 
 func (x *StatsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_agent_proto_msgTypes[34]
+	mi := &file_agent_api_agent_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2241,7 +2293,7 @@ func (x *StatsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatsRequest.ProtoReflect.Descriptor instead.
 func (*StatsRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_agent_proto_rawDescGZIP(), []int{34}
+	return file_agent_api_agent_proto_rawDescGZIP(), []int{35}
 }
 
 type StatsResponse struct {
@@ -2255,7 +2307,7 @@ type StatsResponse struct {
 
 func (x *StatsResponse) Reset() {
 	*x = StatsResponse{}
-	mi := &file_agent_api_agent_proto_msgTypes[35]
+	mi := &file_agent_api_agent_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2267,7 +2319,7 @@ func (x *StatsResponse) String() string {
 func (*StatsResponse) ProtoMessage() {}
 
 func (x *StatsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_agent_proto_msgTypes[35]
+	mi := &file_agent_api_agent_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2280,7 +2332,7 @@ func (x *StatsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatsResponse.ProtoReflect.Descriptor instead.
 func (*StatsResponse) Descriptor() ([]byte, []int) {
-	return file_agent_api_agent_proto_rawDescGZIP(), []int{35}
+	return file_agent_api_agent_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *StatsResponse) GetMemTotal() uint64 {
@@ -2315,7 +2367,7 @@ type ListenSocketRequest struct {
 
 func (x *ListenSocketRequest) Reset() {
 	*x = ListenSocketRequest{}
-	mi := &file_agent_api_agent_proto_msgTypes[36]
+	mi := &file_agent_api_agent_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2327,7 +2379,7 @@ func (x *ListenSocketRequest) String() string {
 func (*ListenSocketRequest) ProtoMessage() {}
 
 func (x *ListenSocketRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_agent_proto_msgTypes[36]
+	mi := &file_agent_api_agent_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2340,7 +2392,7 @@ func (x *ListenSocketRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListenSocketRequest.ProtoReflect.Descriptor instead.
 func (*ListenSocketRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_agent_proto_rawDescGZIP(), []int{36}
+	return file_agent_api_agent_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *ListenSocketRequest) GetNode() uint64 {
@@ -2373,7 +2425,7 @@ type CloseSocketRequest struct {
 
 func (x *CloseSocketRequest) Reset() {
 	*x = CloseSocketRequest{}
-	mi := &file_agent_api_agent_proto_msgTypes[37]
+	mi := &file_agent_api_agent_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2385,7 +2437,7 @@ func (x *CloseSocketRequest) String() string {
 func (*CloseSocketRequest) ProtoMessage() {}
 
 func (x *CloseSocketRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_agent_proto_msgTypes[37]
+	mi := &file_agent_api_agent_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2398,7 +2450,7 @@ func (x *CloseSocketRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CloseSocketRequest.ProtoReflect.Descriptor instead.
 func (*CloseSocketRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_agent_proto_rawDescGZIP(), []int{37}
+	return file_agent_api_agent_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *CloseSocketRequest) GetNode() uint64 {
@@ -2422,7 +2474,7 @@ type ConnectSocketRequest struct {
 
 func (x *ConnectSocketRequest) Reset() {
 	*x = ConnectSocketRequest{}
-	mi := &file_agent_api_agent_proto_msgTypes[38]
+	mi := &file_agent_api_agent_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2434,7 +2486,7 @@ func (x *ConnectSocketRequest) String() string {
 func (*ConnectSocketRequest) ProtoMessage() {}
 
 func (x *ConnectSocketRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_agent_proto_msgTypes[38]
+	mi := &file_agent_api_agent_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2447,7 +2499,7 @@ func (x *ConnectSocketRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConnectSocketRequest.ProtoReflect.Descriptor instead.
 func (*ConnectSocketRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_agent_proto_rawDescGZIP(), []int{38}
+	return file_agent_api_agent_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *ConnectSocketRequest) GetNode() uint64 {
@@ -2501,7 +2553,7 @@ type BindingSocketRequest struct {
 
 func (x *BindingSocketRequest) Reset() {
 	*x = BindingSocketRequest{}
-	mi := &file_agent_api_agent_proto_msgTypes[39]
+	mi := &file_agent_api_agent_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2513,7 +2565,7 @@ func (x *BindingSocketRequest) String() string {
 func (*BindingSocketRequest) ProtoMessage() {}
 
 func (x *BindingSocketRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_agent_proto_msgTypes[39]
+	mi := &file_agent_api_agent_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2526,7 +2578,7 @@ func (x *BindingSocketRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BindingSocketRequest.ProtoReflect.Descriptor instead.
 func (*BindingSocketRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_agent_proto_rawDescGZIP(), []int{39}
+	return file_agent_api_agent_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *BindingSocketRequest) GetThread() uint32 {
@@ -2545,7 +2597,7 @@ type BindingSocketResponse struct {
 
 func (x *BindingSocketResponse) Reset() {
 	*x = BindingSocketResponse{}
-	mi := &file_agent_api_agent_proto_msgTypes[40]
+	mi := &file_agent_api_agent_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2557,7 +2609,7 @@ func (x *BindingSocketResponse) String() string {
 func (*BindingSocketResponse) ProtoMessage() {}
 
 func (x *BindingSocketResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_agent_proto_msgTypes[40]
+	mi := &file_agent_api_agent_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2570,7 +2622,7 @@ func (x *BindingSocketResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BindingSocketResponse.ProtoReflect.Descriptor instead.
 func (*BindingSocketResponse) Descriptor() ([]byte, []int) {
-	return file_agent_api_agent_proto_rawDescGZIP(), []int{40}
+	return file_agent_api_agent_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *BindingSocketResponse) GetKind() uint32 {
@@ -2588,7 +2640,7 @@ type DrainSocketsRequest struct {
 
 func (x *DrainSocketsRequest) Reset() {
 	*x = DrainSocketsRequest{}
-	mi := &file_agent_api_agent_proto_msgTypes[41]
+	mi := &file_agent_api_agent_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2600,7 +2652,7 @@ func (x *DrainSocketsRequest) String() string {
 func (*DrainSocketsRequest) ProtoMessage() {}
 
 func (x *DrainSocketsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_agent_proto_msgTypes[41]
+	mi := &file_agent_api_agent_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2613,7 +2665,7 @@ func (x *DrainSocketsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainSocketsRequest.ProtoReflect.Descriptor instead.
 func (*DrainSocketsRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_agent_proto_rawDescGZIP(), []int{41}
+	return file_agent_api_agent_proto_rawDescGZIP(), []int{42}
 }
 
 type WatchesRequest struct {
@@ -2624,7 +2676,7 @@ type WatchesRequest struct {
 
 func (x *WatchesRequest) Reset() {
 	*x = WatchesRequest{}
-	mi := &file_agent_api_agent_proto_msgTypes[42]
+	mi := &file_agent_api_agent_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2636,7 +2688,7 @@ func (x *WatchesRequest) String() string {
 func (*WatchesRequest) ProtoMessage() {}
 
 func (x *WatchesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_agent_proto_msgTypes[42]
+	mi := &file_agent_api_agent_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2649,7 +2701,7 @@ func (x *WatchesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchesRequest.ProtoReflect.Descriptor instead.
 func (*WatchesRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_agent_proto_rawDescGZIP(), []int{42}
+	return file_agent_api_agent_proto_rawDescGZIP(), []int{43}
 }
 
 type WatchesResponse struct {
@@ -2662,7 +2714,7 @@ type WatchesResponse struct {
 
 func (x *WatchesResponse) Reset() {
 	*x = WatchesResponse{}
-	mi := &file_agent_api_agent_proto_msgTypes[43]
+	mi := &file_agent_api_agent_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2674,7 +2726,7 @@ func (x *WatchesResponse) String() string {
 func (*WatchesResponse) ProtoMessage() {}
 
 func (x *WatchesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_agent_proto_msgTypes[43]
+	mi := &file_agent_api_agent_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2687,7 +2739,7 @@ func (x *WatchesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchesResponse.ProtoReflect.Descriptor instead.
 func (*WatchesResponse) Descriptor() ([]byte, []int) {
-	return file_agent_api_agent_proto_rawDescGZIP(), []int{43}
+	return file_agent_api_agent_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *WatchesResponse) GetNodes() []byte {
@@ -2718,7 +2770,7 @@ type RepeatRequest struct {
 
 func (x *RepeatRequest) Reset() {
 	*x = RepeatRequest{}
-	mi := &file_agent_api_agent_proto_msgTypes[44]
+	mi := &file_agent_api_agent_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2730,7 +2782,7 @@ func (x *RepeatRequest) String() string {
 func (*RepeatRequest) ProtoMessage() {}
 
 func (x *RepeatRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_api_agent_proto_msgTypes[44]
+	mi := &file_agent_api_agent_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2743,7 +2795,7 @@ func (x *RepeatRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RepeatRequest.ProtoReflect.Descriptor instead.
 func (*RepeatRequest) Descriptor() ([]byte, []int) {
-	return file_agent_api_agent_proto_rawDescGZIP(), []int{44}
+	return file_agent_api_agent_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *RepeatRequest) GetKind() uint32 {
@@ -2934,7 +2986,10 @@ const file_agent_api_agent_proto_rawDesc = "" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x16\n" +
 	"\x06frozen\x18\x02 \x01(\bR\x06frozen\x12\x1d\n" +
 	"\n" +
-	"unix_nanos\x18\x03 \x01(\x03R\tunixNanos\"`\n" +
+	"unix_nanos\x18\x03 \x01(\x03R\tunixNanos\"B\n" +
+	"\x10AddMemoryRequest\x12\x18\n" +
+	"\aaddress\x18\x01 \x01(\x04R\aaddress\x12\x14\n" +
+	"\x05bytes\x18\x02 \x01(\x04R\x05bytes\"`\n" +
 	"\rUpdateRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1c\n" +
 	"\tresources\x18\x02 \x01(\fR\tresources\x12!\n" +
@@ -2988,7 +3043,7 @@ const file_agent_api_agent_proto_rawDesc = "" +
 	"\x04name\x18\x03 \x01(\tR\x04name\x12\x15\n" +
 	"\x06to_dir\x18\x04 \x01(\tR\x05toDir\x12\x0e\n" +
 	"\x02to\x18\x05 \x01(\tR\x02to\x12\x12\n" +
-	"\x04mode\x18\x06 \x01(\rR\x04mode2\x90\r\n" +
+	"\x04mode\x18\x06 \x01(\rR\x04mode2\xd4\r\n" +
 	"\x05Agent\x12N\n" +
 	"\tConfigure\x12\x1f.runv.agent.v1.ConfigureRequest\x1a .runv.agent.v1.ConfigureResponse\x12`\n" +
 	"\x0fCreateContainer\x12%.runv.agent.v1.CreateContainerRequest\x1a&.runv.agent.v1.CreateContainerResponse\x12L\n" +
@@ -2999,7 +3054,8 @@ const file_agent_api_agent_proto_rawDesc = "" +
 	"\x04Wait\x12\x1a.runv.agent.v1.WaitRequest\x1a\x1b.runv.agent.v1.WaitResponse\x12:\n" +
 	"\x05Ready\x12\x1b.runv.agent.v1.ReadyRequest\x1a\x14.runv.agent.v1.Empty\x12N\n" +
 	"\tProcesses\x12\x1f.runv.agent.v1.ProcessesRequest\x1a .runv.agent.v1.ProcessesResponse\x12<\n" +
-	"\x06Freeze\x12\x1c.runv.agent.v1.FreezeRequest\x1a\x14.runv.agent.v1.Empty\x12<\n" +
+	"\x06Freeze\x12\x1c.runv.agent.v1.FreezeRequest\x1a\x14.runv.agent.v1.Empty\x12B\n" +
+	"\tAddMemory\x12\x1f.runv.agent.v1.AddMemoryRequest\x1a\x14.runv.agent.v1.Empty\x12<\n" +
 	"\x06Update\x12\x1c.runv.agent.v1.UpdateRequest\x1a\x14.runv.agent.v1.Empty\x12H\n" +
 	"\aMetrics\x12\x1d.runv.agent.v1.MetricsRequest\x1a\x1e.runv.agent.v1.MetricsResponse\x12K\n" +
 	"\bAwaitOOM\x12\x1e.runv.agent.v1.AwaitOOMRequest\x1a\x1f.runv.agent.v1.AwaitOOMResponse\x12J\n" +
@@ -3026,7 +3082,7 @@ func file_agent_api_agent_proto_rawDescGZIP() []byte {
 	return file_agent_api_agent_proto_rawDescData
 }
 
-var file_agent_api_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 45)
+var file_agent_api_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 46)
 var file_agent_api_agent_proto_goTypes = []any{
 	(*Empty)(nil),                   // 0: runv.agent.v1.Empty
 	(*ConfigureRequest)(nil),        // 1: runv.agent.v1.ConfigureRequest
@@ -3055,24 +3111,25 @@ var file_agent_api_agent_proto_goTypes = []any{
 	(*Process)(nil),                 // 24: runv.agent.v1.Process
 	(*ProcessesResponse)(nil),       // 25: runv.agent.v1.ProcessesResponse
 	(*FreezeRequest)(nil),           // 26: runv.agent.v1.FreezeRequest
-	(*UpdateRequest)(nil),           // 27: runv.agent.v1.UpdateRequest
-	(*MetricsRequest)(nil),          // 28: runv.agent.v1.MetricsRequest
-	(*MetricsResponse)(nil),         // 29: runv.agent.v1.MetricsResponse
-	(*MetricFile)(nil),              // 30: runv.agent.v1.MetricFile
-	(*AwaitOOMRequest)(nil),         // 31: runv.agent.v1.AwaitOOMRequest
-	(*AwaitOOMResponse)(nil),        // 32: runv.agent.v1.AwaitOOMResponse
-	(*DeleteContainerRequest)(nil),  // 33: runv.agent.v1.DeleteContainerRequest
-	(*StatsRequest)(nil),            // 34: runv.agent.v1.StatsRequest
-	(*StatsResponse)(nil),           // 35: runv.agent.v1.StatsResponse
-	(*ListenSocketRequest)(nil),     // 36: runv.agent.v1.ListenSocketRequest
-	(*CloseSocketRequest)(nil),      // 37: runv.agent.v1.CloseSocketRequest
-	(*ConnectSocketRequest)(nil),    // 38: runv.agent.v1.ConnectSocketRequest
-	(*BindingSocketRequest)(nil),    // 39: runv.agent.v1.BindingSocketRequest
-	(*BindingSocketResponse)(nil),   // 40: runv.agent.v1.BindingSocketResponse
-	(*DrainSocketsRequest)(nil),     // 41: runv.agent.v1.DrainSocketsRequest
-	(*WatchesRequest)(nil),          // 42: runv.agent.v1.WatchesRequest
-	(*WatchesResponse)(nil),         // 43: runv.agent.v1.WatchesResponse
-	(*RepeatRequest)(nil),           // 44: runv.agent.v1.RepeatRequest
+	(*AddMemoryRequest)(nil),        // 27: runv.agent.v1.AddMemoryRequest
+	(*UpdateRequest)(nil),           // 28: runv.agent.v1.UpdateRequest
+	(*MetricsRequest)(nil),          // 29: runv.agent.v1.MetricsRequest
+	(*MetricsResponse)(nil),         // 30: runv.agent.v1.MetricsResponse
+	(*MetricFile)(nil),              // 31: runv.agent.v1.MetricFile
+	(*AwaitOOMRequest)(nil),         // 32: runv.agent.v1.AwaitOOMRequest
+	(*AwaitOOMResponse)(nil),        // 33: runv.agent.v1.AwaitOOMResponse
+	(*DeleteContainerRequest)(nil),  // 34: runv.agent.v1.DeleteContainerRequest
+	(*StatsRequest)(nil),            // 35: runv.agent.v1.StatsRequest
+	(*StatsResponse)(nil),           // 36: runv.agent.v1.StatsResponse
+	(*ListenSocketRequest)(nil),     // 37: runv.agent.v1.ListenSocketRequest
+	(*CloseSocketRequest)(nil),      // 38: runv.agent.v1.CloseSocketRequest
+	(*ConnectSocketRequest)(nil),    // 39: runv.agent.v1.ConnectSocketRequest
+	(*BindingSocketRequest)(nil),    // 40: runv.agent.v1.BindingSocketRequest
+	(*BindingSocketResponse)(nil),   // 41: runv.agent.v1.BindingSocketResponse
+	(*DrainSocketsRequest)(nil),     // 42: runv.agent.v1.DrainSocketsRequest
+	(*WatchesRequest)(nil),          // 43: runv.agent.v1.WatchesRequest
+	(*WatchesResponse)(nil),         // 44: runv.agent.v1.WatchesResponse
+	(*RepeatRequest)(nil),           // 45: runv.agent.v1.RepeatRequest
 }
 var file_agent_api_agent_proto_depIdxs = []int32{
 	3,  // 0: runv.agent.v1.ConfigureResponse.disks:type_name -> runv.agent.v1.Disk
@@ -3087,7 +3144,7 @@ var file_agent_api_agent_proto_depIdxs = []int32{
 	6,  // 9: runv.agent.v1.ExecRequest.stdio:type_name -> runv.agent.v1.Stdio
 	21, // 10: runv.agent.v1.WaitResponse.extra:type_name -> runv.agent.v1.Written
 	24, // 11: runv.agent.v1.ProcessesResponse.processes:type_name -> runv.agent.v1.Process
-	30, // 12: runv.agent.v1.MetricsResponse.files:type_name -> runv.agent.v1.MetricFile
+	31, // 12: runv.agent.v1.MetricsResponse.files:type_name -> runv.agent.v1.MetricFile
 	1,  // 13: runv.agent.v1.Agent.Configure:input_type -> runv.agent.v1.ConfigureRequest
 	8,  // 14: runv.agent.v1.Agent.CreateContainer:input_type -> runv.agent.v1.CreateContainerRequest
 	14, // 15: runv.agent.v1.Agent.StartContainer:input_type -> runv.agent.v1.StartContainerRequest
@@ -3098,44 +3155,46 @@ var file_agent_api_agent_proto_depIdxs = []int32{
 	22, // 20: runv.agent.v1.Agent.Ready:input_type -> runv.agent.v1.ReadyRequest
 	23, // 21: runv.agent.v1.Agent.Processes:input_type -> runv.agent.v1.ProcessesRequest
 	26, // 22: runv.agent.v1.Agent.Freeze:input_type -> runv.agent.v1.FreezeRequest
-	27, // 23: runv.agent.v1.Agent.Update:input_type -> runv.agent.v1.UpdateRequest
-	28, // 24: runv.agent.v1.Agent.Metrics:input_type -> runv.agent.v1.MetricsRequest
-	31, // 25: runv.agent.v1.Agent.AwaitOOM:input_type -> runv.agent.v1.AwaitOOMRequest
-	12, // 26: runv.agent.v1.Agent.ChangeNetwork:input_type -> runv.agent.v1.ChangeNetworkRequest
-	33, // 27: runv.agent.v1.Agent.DeleteContainer:input_type -> runv.agent.v1.DeleteContainerRequest
-	36, // 28: runv.agent.v1.Agent.ListenSocket:input_type -> runv.agent.v1.ListenSocketRequest
-	37, // 29: runv.agent.v1.Agent.CloseSocket:input_type -> runv.agent.v1.CloseSocketRequest
-	38, // 30: runv.agent.v1.Agent.ConnectSocket:input_type -> runv.agent.v1.ConnectSocketRequest
-	39, // 31: runv.agent.v1.Agent.BindingSocket:input_type -> runv.agent.v1.BindingSocketRequest
-	41, // 32: runv.agent.v1.Agent.DrainSockets:input_type -> runv.agent.v1.DrainSocketsRequest
-	42, // 33: runv.agent.v1.Agent.Watches:input_type -> runv.agent.v1.WatchesRequest
-	44, // 34: runv.agent.v1.Agent.Repeat:input_type -> runv.agent.v1.RepeatRequest
-	34, // 35: runv.agent.v1.Agent.Stats:input_type -> runv.agent.v1.StatsRequest
-	2,  // 36: runv.agent.v1.Agent.Configure:output_type -> runv.agent.v1.ConfigureResponse
-	13, // 37: runv.agent.v1.Agent.CreateContainer:output_type -> runv.agent.v1.CreateContainerResponse
-	0,  // 38: runv.agent.v1.Agent.StartContainer:output_type -> runv.agent.v1.Empty
-	16, // 39: runv.agent.v1.Agent.Exec:output_type -> runv.agent.v1.ExecResponse
-	0,  // 40: runv.agent.v1.Agent.Signal:output_type -> runv.agent.v1.Empty
-	0,  // 41: runv.agent.v1.Agent.Resize:output_type -> runv.agent.v1.Empty
-	20, // 42: runv.agent.v1.Agent.Wait:output_type -> runv.agent.v1.WaitResponse
-	0,  // 43: runv.agent.v1.Agent.Ready:output_type -> runv.agent.v1.Empty
-	25, // 44: runv.agent.v1.Agent.Processes:output_type -> runv.agent.v1.ProcessesResponse
-	0,  // 45: runv.agent.v1.Agent.Freeze:output_type -> runv.agent.v1.Empty
-	0,  // 46: runv.agent.v1.Agent.Update:output_type -> runv.agent.v1.Empty
-	29, // 47: runv.agent.v1.Agent.Metrics:output_type -> runv.agent.v1.MetricsResponse
-	32, // 48: runv.agent.v1.Agent.AwaitOOM:output_type -> runv.agent.v1.AwaitOOMResponse
-	0,  // 49: runv.agent.v1.Agent.ChangeNetwork:output_type -> runv.agent.v1.Empty
-	0,  // 50: runv.agent.v1.Agent.DeleteContainer:output_type -> runv.agent.v1.Empty
-	0,  // 51: runv.agent.v1.Agent.ListenSocket:output_type -> runv.agent.v1.Empty
-	0,  // 52: runv.agent.v1.Agent.CloseSocket:output_type -> runv.agent.v1.Empty
-	0,  // 53: runv.agent.v1.Agent.ConnectSocket:output_type -> runv.agent.v1.Empty
-	40, // 54: runv.agent.v1.Agent.BindingSocket:output_type -> runv.agent.v1.BindingSocketResponse
-	0,  // 55: runv.agent.v1.Agent.DrainSockets:output_type -> runv.agent.v1.Empty
-	43, // 56: runv.agent.v1.Agent.Watches:output_type -> runv.agent.v1.WatchesResponse
-	0,  // 57: runv.agent.v1.Agent.Repeat:output_type -> runv.agent.v1.Empty
-	35, // 58: runv.agent.v1.Agent.Stats:output_type -> runv.agent.v1.StatsResponse
-	36, // [36:59] is the sub-list for method output_type
-	13, // [13:36] is the sub-list for method input_type
+	27, // 23: runv.agent.v1.Agent.AddMemory:input_type -> runv.agent.v1.AddMemoryRequest
+	28, // 24: runv.agent.v1.Agent.Update:input_type -> runv.agent.v1.UpdateRequest
+	29, // 25: runv.agent.v1.Agent.Metrics:input_type -> runv.agent.v1.MetricsRequest
+	32, // 26: runv.agent.v1.Agent.AwaitOOM:input_type -> runv.agent.v1.AwaitOOMRequest
+	12, // 27: runv.agent.v1.Agent.ChangeNetwork:input_type -> runv.agent.v1.ChangeNetworkRequest
+	34, // 28: runv.agent.v1.Agent.DeleteContainer:input_type -> runv.agent.v1.DeleteContainerRequest
+	37, // 29: runv.agent.v1.Agent.ListenSocket:input_type -> runv.agent.v1.ListenSocketRequest
+	38, // 30: runv.agent.v1.Agent.CloseSocket:input_type -> runv.agent.v1.CloseSocketRequest
+	39, // 31: runv.agent.v1.Agent.ConnectSocket:input_type -> runv.agent.v1.ConnectSocketRequest
+	40, // 32: runv.agent.v1.Agent.BindingSocket:input_type -> runv.agent.v1.BindingSocketRequest
+	42, // 33: runv.agent.v1.Agent.DrainSockets:input_type -> runv.agent.v1.DrainSocketsRequest
+	43, // 34: runv.agent.v1.Agent.Watches:input_type -> runv.agent.v1.WatchesRequest
+	45, // 35: runv.agent.v1.Agent.Repeat:input_type -> runv.agent.v1.RepeatRequest
+	35, // 36: runv.agent.v1.Agent.Stats:input_type -> runv.agent.v1.StatsRequest
+	2,  // 37: runv.agent.v1.Agent.Configure:output_type -> runv.agent.v1.ConfigureResponse
+	13, // 38: runv.agent.v1.Agent.CreateContainer:output_type -> runv.agent.v1.CreateContainerResponse
+	0,  // 39: runv.agent.v1.Agent.StartContainer:output_type -> runv.agent.v1.Empty
+	16, // 40: runv.agent.v1.Agent.Exec:output_type -> runv.agent.v1.ExecResponse
+	0,  // 41: runv.agent.v1.Agent.Signal:output_type -> runv.agent.v1.Empty
+	0,  // 42: runv.agent.v1.Agent.Resize:output_type -> runv.agent.v1.Empty
+	20, // 43: runv.agent.v1.Agent.Wait:output_type -> runv.agent.v1.WaitResponse
+	0,  // 44: runv.agent.v1.Agent.Ready:output_type -> runv.agent.v1.Empty
+	25, // 45: runv.agent.v1.Agent.Processes:output_type -> runv.agent.v1.ProcessesResponse
+	0,  // 46: runv.agent.v1.Agent.Freeze:output_type -> runv.agent.v1.Empty
+	0,  // 47: runv.agent.v1.Agent.AddMemory:output_type -> runv.agent.v1.Empty
+	0,  // 48: runv.agent.v1.Agent.Update:output_type -> runv.agent.v1.Empty
+	30, // 49: runv.agent.v1.Agent.Metrics:output_type -> runv.agent.v1.MetricsResponse
+	33, // 50: runv.agent.v1.Agent.AwaitOOM:output_type -> runv.agent.v1.AwaitOOMResponse
+	0,  // 51: runv.agent.v1.Agent.ChangeNetwork:output_type -> runv.agent.v1.Empty
+	0,  // 52: runv.agent.v1.Agent.DeleteContainer:output_type -> runv.agent.v1.Empty
+	0,  // 53: runv.agent.v1.Agent.ListenSocket:output_type -> runv.agent.v1.Empty
+	0,  // 54: runv.agent.v1.Agent.CloseSocket:output_type -> runv.agent.v1.Empty
+	0,  // 55: runv.agent.v1.Agent.ConnectSocket:output_type -> runv.agent.v1.Empty
+	41, // 56: runv.agent.v1.Agent.BindingSocket:output_type -> runv.agent.v1.BindingSocketResponse
+	0,  // 57: runv.agent.v1.Agent.DrainSockets:output_type -> runv.agent.v1.Empty
+	44, // 58: runv.agent.v1.Agent.Watches:output_type -> runv.agent.v1.WatchesResponse
+	0,  // 59: runv.agent.v1.Agent.Repeat:output_type -> runv.agent.v1.Empty
+	36, // 60: runv.agent.v1.Agent.Stats:output_type -> runv.agent.v1.StatsResponse
+	37, // [37:61] is the sub-list for method output_type
+	13, // [13:37] is the sub-list for method input_type
 	13, // [13:13] is the sub-list for extension type_name
 	13, // [13:13] is the sub-list for extension extendee
 	0,  // [0:13] is the sub-list for field type_name
@@ -3152,7 +3211,7 @@ func file_agent_api_agent_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_agent_api_agent_proto_rawDesc), len(file_agent_api_agent_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   45,
+			NumMessages:   46,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

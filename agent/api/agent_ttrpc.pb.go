@@ -18,6 +18,7 @@ type AgentService interface {
 	Ready(context.Context, *ReadyRequest) (*Empty, error)
 	Processes(context.Context, *ProcessesRequest) (*ProcessesResponse, error)
 	Freeze(context.Context, *FreezeRequest) (*Empty, error)
+	AddMemory(context.Context, *AddMemoryRequest) (*Empty, error)
 	Update(context.Context, *UpdateRequest) (*Empty, error)
 	Metrics(context.Context, *MetricsRequest) (*MetricsResponse, error)
 	AwaitOOM(context.Context, *AwaitOOMRequest) (*AwaitOOMResponse, error)
@@ -105,6 +106,13 @@ func RegisterAgentService(srv *ttrpc.Server, svc AgentService) {
 					return nil, err
 				}
 				return svc.Freeze(ctx, &req)
+			},
+			"AddMemory": func(ctx context.Context, unmarshal func(interface{}) error) (interface{}, error) {
+				var req AddMemoryRequest
+				if err := unmarshal(&req); err != nil {
+					return nil, err
+				}
+				return svc.AddMemory(ctx, &req)
 			},
 			"Update": func(ctx context.Context, unmarshal func(interface{}) error) (interface{}, error) {
 				var req UpdateRequest
@@ -286,6 +294,14 @@ func (c *agentClient) Processes(ctx context.Context, req *ProcessesRequest) (*Pr
 func (c *agentClient) Freeze(ctx context.Context, req *FreezeRequest) (*Empty, error) {
 	var resp Empty
 	if err := c.client.Call(ctx, "runv.agent.v1.Agent", "Freeze", req, &resp); err != nil {
+		return nil, err
+	}
+	return &resp, nil
+}
+
+func (c *agentClient) AddMemory(ctx context.Context, req *AddMemoryRequest) (*Empty, error) {
+	var resp Empty
+	if err := c.client.Call(ctx, "runv.agent.v1.Agent", "AddMemory", req, &resp); err != nil {
 		return nil, err
 	}
 	return &resp, nil

@@ -17,6 +17,7 @@ type Agent interface {
 	Ready(context.Context, *ReadyRequest) (*Empty, error)
 	Processes(context.Context, *ProcessesRequest) (*ProcessesResponse, error)
 	Freeze(context.Context, *FreezeRequest) (*Empty, error)
+	AddMemory(context.Context, *AddMemoryRequest) (*Empty, error)
 	Update(context.Context, *UpdateRequest) (*Empty, error)
 	Metrics(context.Context, *MetricsRequest) (*MetricsResponse, error)
 	AwaitOOM(context.Context, *AwaitOOMRequest) (*AwaitOOMResponse, error)
@@ -55,6 +56,8 @@ func dispatch(ctx context.Context, a Agent, method string, payload []byte) ([]by
 		return call(ctx, payload, a.Processes)
 	case "Freeze":
 		return call(ctx, payload, a.Freeze)
+	case "AddMemory":
+		return call(ctx, payload, a.AddMemory)
 	case "Update":
 		return call(ctx, payload, a.Update)
 	case "Metrics":

@@ -80,6 +80,7 @@ func (m *Process) fields() []any {
 func (m *ProcessesResponse) fields() []any { return []any{1: &m.Processes} }
 
 func (m *FreezeRequest) fields() []any          { return []any{1: &m.Id, 2: &m.Frozen, 3: &m.UnixNanos} }
+func (m *AddMemoryRequest) fields() []any       { return []any{1: &m.Address, 2: &m.Bytes} }
 func (m *UpdateRequest) fields() []any          { return []any{1: &m.Id, 2: &m.Resources, 3: &m.CheckMemory} }
 func (m *MetricsRequest) fields() []any         { return []any{1: &m.Id} }
 func (m *MetricsResponse) fields() []any        { return []any{1: &m.Files} }

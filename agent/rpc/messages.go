@@ -217,6 +217,12 @@ type FreezeRequest struct {
 	UnixNanos int64
 }
 
+// AddMemoryRequest is the message of that name.
+type AddMemoryRequest struct {
+	Address uint64
+	Bytes   uint64
+}
+
 // UpdateRequest is the message of that name.
 type UpdateRequest struct {
 	Id          string

@@ -68,6 +68,9 @@ type Config struct {
 	QEMU string `toml:"qemu" json:"qemu,omitempty"`
 	// Memory is the RAM of a VM whose bundle sets no limit, in MiB.
 	Memory int `toml:"memory" json:"memory"`
+	// MaxMemory is the RAM to which a VM may grow by an update of its limit, in MiB, as
+	// far as the host has it; what a VM begins with it may have in any case.
+	MaxMemory int `toml:"max_memory" json:"maxMemory"`
 	// CPUs is the number of vCPUs of a VM whose bundle sets no limit.
 	CPUs int `toml:"cpus" json:"cpus"`
 	// HostNetwork is one of the HostNetwork constants.
@@ -88,7 +91,7 @@ type Config struct {
 
 // Default is the configuration without any file.
 func Default() Config {
-	return Config{Backend: BackendAuto, HostNetwork: HostNetworkRefuse, Memory: 512, CPUs: 1, BootLimit: 8, NetworkCards: 3}
+	return Config{Backend: BackendAuto, HostNetwork: HostNetworkRefuse, Memory: 512, MaxMemory: 16384, CPUs: 1, BootLimit: 8, NetworkCards: 3}
 }
 
 // Load reads a config.toml on top of the defaults. A file that does not exist
@@ -157,6 +160,8 @@ func (c Config) check() error {
 		return fmt.Errorf("host_network %q: want %s or %s", c.HostNetwork, HostNetworkRefuse, HostNetworkNone)
 	case c.Memory < minMemory || c.Memory > maxMemory:
 		return fmt.Errorf("memory of %d MiB: want %d to %d", c.Memory, minMemory, maxMemory)
+	case c.MaxMemory < 0 || c.MaxMemory > maxMemory:
+		return fmt.Errorf("max_memory of %d MiB: want 0 to %d", c.MaxMemory, maxMemory)
 	case c.CPUs < 1 || c.CPUs > maxCPUs:
 		return fmt.Errorf("%d cpus: want 1 to %d", c.CPUs, maxCPUs)
 	case c.BootLimit < 1 || c.BootLimit > maxBoot:

@@ -37,6 +37,7 @@ kernel_params = "loglevel=7"
 backend = "qemu"
 qemu = "/opt/qemu"
 memory = 1024
+max_memory = 4096
 cpus = 2
 boot_limit = 20
 network_cards = 1
@@ -48,7 +49,7 @@ debug = true
 	}
 	want := Config{
 		Kernel: "/boot/vmlinux", KernelParams: "loglevel=7", Backend: "qemu", QEMU: "/opt/qemu",
-		Memory: 1024, CPUs: 2, HostNetwork: HostNetworkRefuse, BootLimit: 20, NetworkCards: 1, Debug: true, KernelFrom: path,
+		Memory: 1024, MaxMemory: 4096, CPUs: 2, HostNetwork: HostNetworkRefuse, BootLimit: 20, NetworkCards: 1, Debug: true, KernelFrom: path,
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
@@ -81,6 +82,7 @@ func TestLoadErrors(t *testing.T) {
 		{"backend", `backend = "xen"`, `backend "xen": want auto, kvm or qemu`},
 		{"memory", "memory = 8", "memory of 8 MiB: want 48 to"},
 		{"negative memory", "memory = -1", "memory of -1 MiB"},
+		{"max_memory", "max_memory = -1", "max_memory of -1 MiB: want 0 to"},
 		{"cpus", "cpus = 0", "0 cpus: want 1 to 64"},
 		{"relative kernel", `kernel = "vmlinux"`, `kernel "vmlinux" is not an absolute path`},
 		{"relative qemu", `qemu = "bin/qemu"`, `qemu "bin/qemu" is neither`},
@@ -103,7 +105,7 @@ func TestAnnotations(t *testing.T) {
 		"io.runv.kernel": "/k", "io.runv.memory": "256", "io.runv.cpus": "3", "io.runv.backend": "kvm",
 		"io.kubernetes.cri.container-type": "sandbox",
 	})
-	want := Config{Kernel: "/k", KernelFrom: "annotation io.runv.kernel", Memory: 256, CPUs: 3, HostNetwork: HostNetworkRefuse, BootLimit: 8, NetworkCards: 3, Backend: "kvm"}
+	want := Config{Kernel: "/k", KernelFrom: "annotation io.runv.kernel", Memory: 256, CPUs: 3, MaxMemory: 16384, HostNetwork: HostNetworkRefuse, BootLimit: 8, NetworkCards: 3, Backend: "kvm"}
 	if err != nil || got != want {
 		t.Errorf("got %+v, %v; want %+v", got, err, want)
 	}
@@ -129,7 +131,7 @@ func TestVM(t *testing.T) {
 		Kernel:   specs.VMKernel{Path: "/k", Parameters: []string{"b=2", "c"}},
 		HwConfig: &specs.HWConfig{VCPUs: &cpus, Memory: &memory},
 	})
-	want := Config{Kernel: "/k", KernelFrom: "vm.kernel.path", KernelParams: "a=1 b=2 c", Memory: 101, CPUs: 5, HostNetwork: HostNetworkRefuse, BootLimit: 8, NetworkCards: 3, Backend: BackendAuto}
+	want := Config{Kernel: "/k", KernelFrom: "vm.kernel.path", KernelParams: "a=1 b=2 c", Memory: 101, CPUs: 5, MaxMemory: 16384, HostNetwork: HostNetworkRefuse, BootLimit: 8, NetworkCards: 3, Backend: BackendAuto}
 	if err != nil || got != want {
 		t.Errorf("got %+v, %v; want %+v", got, err, want)
 	}

@@ -69,7 +69,7 @@ func (b *Backend) StartMachine(_ context.Context, c vm.Config, devices []virtio.
 	if c.CPUs > b.have.maxVCPUs {
 		return nil, fmt.Errorf("%d cpus: kvm on this host has at most %d", c.CPUs, b.have.maxVCPUs)
 	}
-	m, err := b.newMachine(c.Memory)
+	m, err := b.newMachine(c.Most())
 	if err != nil {
 		return nil, err
 	}
@@ -162,7 +162,7 @@ func (m *Machine) load(c vm.Config, pvh bool) (boot.State, error) {
 	if err != nil {
 		return boot.State{}, fmt.Errorf("initramfs: %w", err)
 	}
-	p := boot.Params{Cmdline: commandLine(c, len(m.windows)), Initrd: initrd, PVH: pvh}
+	p := boot.Params{Memory: c.Memory, Cmdline: commandLine(c, len(m.windows)), Initrd: initrd, PVH: pvh}
 	if c.ACPI {
 		if p.RSDP, err = m.writeACPI(c.CPUs); err != nil {
 			return boot.State{}, err

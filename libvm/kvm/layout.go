@@ -3,6 +3,7 @@ package kvm
 import (
 	"runv/libvm/kvm/boot"
 	"runv/libvm/mem"
+	"runv/libvm/vm"
 )
 
 // The guest's physical address space. RAM that does not fit below the hole
@@ -16,8 +17,8 @@ import (
 //	0x0_fffb_c000    identity map and TSS that Intel's processors need
 //	0x1_0000_0000  RAM above 3 GiB
 const (
-	holeStart mem.GPA = 0xc000_0000
-	holeEnd   mem.GPA = 0x1_0000_0000
+	holeStart mem.GPA = vm.HoleStart
+	holeEnd   mem.GPA = vm.HoleEnd
 
 	mmioStart mem.GPA = 0xd000_0000
 

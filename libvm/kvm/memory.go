@@ -20,27 +20,19 @@ type ram struct {
 	mem  *mem.Memory
 }
 
-// newRAM makes size bytes of memory, all zero. Pages cost nothing until they are
-// touched.
+// newRAM makes size bytes of memory (mem.NewFile).
 func newRAM(size uint64) (_ *ram, err error) {
-	fd, err := unix.MemfdCreate("runv-ram", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
+	fd, err := mem.NewFile(size)
 	if err != nil {
-		return nil, os.NewSyscallError("memfd_create", err)
+		return nil, err
 	}
-	r := &ram{fd: os.NewFile(uintptr(fd), "runv-ram")}
+	r := &ram{fd: fd}
 	defer func() {
 		if err != nil {
 			r.close()
 		}
 	}()
-	if err := unix.Ftruncate(fd, int64(size)); err != nil {
-		return nil, os.NewSyscallError("ftruncate", err)
-	}
-	// A memory that shrank would kill us with SIGBUS.
-	if _, err := unix.FcntlInt(uintptr(fd), unix.F_ADD_SEALS, unix.F_SEAL_SHRINK|unix.F_SEAL_GROW|unix.F_SEAL_SEAL); err != nil {
-		return nil, os.NewSyscallError("fcntl", err)
-	}
-	if r.host, err = unix.Mmap(fd, 0, int(size), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED|unix.MAP_NORESERVE); err != nil {
+	if r.host, err = unix.Mmap(int(fd.Fd()), 0, int(size), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED|unix.MAP_NORESERVE); err != nil {
 		return nil, fmt.Errorf("map %d MiB of guest memory: %w", size>>20, os.NewSyscallError("mmap", err))
 	}
 	// A core dump of the monitor is no place for it; huge pages where the host

@@ -33,8 +33,7 @@ type container struct {
 	monitorSelf state.Process
 	created     time.Time
 	relay       *relay
-	ram         uint64 // of the VM, bytes
-	cpus        int    // of the VM
+	cpus        int // of the VM
 
 	plugging sync.Mutex // one change of the network at a time
 	starting sync.Mutex // one Start, Pause or Resume at a time
@@ -44,6 +43,7 @@ type container struct {
 
 	mu     sync.Mutex
 	status state.Status
+	ram    uint64 // of the VM, bytes
 	// oomKilled says of a stopped one that processes were killed for want of memory.
 	oomKilled bool
 	// resources are the limits that hold now.
@@ -238,7 +238,7 @@ func (c *container) save(s state.Status) error {
 	c.status = s
 	saved := state.State{
 		Public: m.public(s, c.self.PID), StartTime: c.self.StartTime, Hooks: lateHooks(m.spec.Hooks),
-		Cgroup: m.launch.Cgroup, Memory: c.ram, CPUs: c.cpus, Resources: c.resources, Notify: m.launch.Notify,
+		Cgroup: m.launch.Cgroup, Memory: c.ram, MaxMemory: m.mostRAM, CPUs: c.cpus, Resources: c.resources, Notify: m.launch.Notify,
 		NetworkNamespace: m.namespacePath(specs.NetworkNamespace),
 	}
 	saved.Created = c.created

@@ -74,6 +74,15 @@ func (l *Launch) Size(spec *specs.Spec) (memory uint64, cpus int) {
 	return vm.Size(spec, uint64(l.Config.Memory)*vm.MiB, l.Config.CPUs)
 }
 
+// MaxMemory returns to how much RAM, in bytes, a VM that begins with memory can grow.
+func (l *Launch) MaxMemory(memory uint64) (uint64, error) {
+	var host unix.Sysinfo_t
+	if err := unix.Sysinfo(&host); err != nil {
+		return 0, os.NewSyscallError("sysinfo", err)
+	}
+	return vm.MaxMemory(memory, host.Totalram*uint64(host.Unit), uint64(l.Config.MaxMemory)*vm.MiB), nil
+}
+
 // Options is what Start needs.
 type Options struct {
 	Launch

@@ -12,6 +12,7 @@ import (
 	"runv/libvm/ctl"
 	"runv/libvm/guest"
 	"runv/libvm/state"
+	"runv/libvm/vm"
 )
 
 // Update replaces the limits of the container in the guest.
@@ -21,6 +22,9 @@ func (c *container) Update(ctx context.Context, r *specs.LinuxResources) error {
 	status := c.current()
 	if status == state.Stopped {
 		return state.ErrNotRunning
+	}
+	if err := c.grow(ctx, r); err != nil {
+		return errors.Join(c.explain(ctx, err), c.save(status)) // it may have grown a little
 	}
 	ctx, cancel := context.WithTimeout(ctx, answerTime)
 	defer cancel()
@@ -39,6 +43,29 @@ func (c *container) Update(ctx context.Context, r *specs.LinuxResources) error {
 	c.resources = r
 	c.mu.Unlock()
 	return c.save(status)
+}
+
+// grow gives the guest's kernel as much more RAM as the limits of r take.
+func (c *container) grow(ctx context.Context, r *specs.LinuxResources) error {
+	c.mu.Lock()
+	ram := c.ram
+	c.mu.Unlock()
+	blocks, _, err := vm.Growth(ram, vm.Need(r), c.monitor.mostRAM)
+	if err != nil {
+		return err
+	}
+	for _, at := range blocks {
+		_, err := ask(ctx, c, func(ctx context.Context, a api.AgentService) (*api.Empty, error) {
+			return a.AddMemory(ctx, &api.AddMemoryRequest{Address: at, Bytes: vm.BlockBytes})
+		})
+		if err != nil {
+			return fmt.Errorf("more memory for the guest: %w", err)
+		}
+		c.mu.Lock()
+		c.ram += vm.BlockBytes
+		c.mu.Unlock()
+	}
+	return nil
 }
 
 // diedOfOOM says of a container that has ended that processes of it were killed for

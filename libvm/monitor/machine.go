@@ -153,9 +153,12 @@ func (m *monitor) vmConfig() (vm.Config, error) {
 		return vm.Config{}, err
 	}
 	memory, cpus := m.launch.Size(&m.spec)
+	if m.mostRAM, err = m.launch.MaxMemory(memory); err != nil {
+		return vm.Config{}, err
+	}
 	m.log.Debug("guest kernel", "path", m.launch.Kernel, "format", image.Format.String(), "release", image.Release, "modules", len(modules))
 	return vm.Config{
-		Kernel: m.launch.Kernel, Initrd: initrd, Memory: memory, CPUs: cpus,
+		Kernel: m.launch.Kernel, Initrd: initrd, Memory: memory, MaxMemory: m.mostRAM, CPUs: cpus,
 		ACPI:    len(modules) > 0, // a distribution's kernel finds virtio-mmio only there
 		Cmdline: commandLine(c.KernelParams, m.launch.Debug),
 	}, nil

@@ -51,6 +51,7 @@ type monitor struct {
 	view    *hostfs.View
 	disks   []*disk
 	machine *machine
+	mostRAM uint64             // to which it may grow, bytes
 	network *network.Namespace // of the container; container.plugging guards it
 	watcher *network.Watcher   // of its changes
 	// resolvConf is the container's, as long as that is a file of the host.

@@ -37,8 +37,9 @@ func (a *arguments) add(args ...string) { a.args = append(a.args, args...) }
 
 // machine adds what every guest has: microvm without legacy parts, memory that
 // the vhost-user devices can map, and no configuration from the host. tscKHz is
-// the frequency of the host's TSC, in kHz, 0 if unknown or not needed.
-func (a *arguments) machine(c vm.Config, accel accelerator, tscKHz uint32) {
+// the frequency of the host's TSC, in kHz, 0 if unknown or not needed; ram is the path
+// of the memory.
+func (a *arguments) machine(c vm.Config, accel accelerator, tscKHz uint32, ram string) {
 	// The CMOS clock stays: a kernel that does not find one waits 1 s for it.
 	machine := "microvm,isa-serial=on,memory-backend=mem,acpi=" + onOff(c.ACPI)
 	if tscKHz != 0 {
@@ -56,8 +57,8 @@ func (a *arguments) machine(c vm.Config, accel accelerator, tscKHz uint32) {
 	a.add(
 		"-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-sandbox", sandbox,
 		"-smp", strconv.Itoa(c.CPUs),
-		"-m", fmt.Sprintf("%dM", c.Memory/vm.MiB),
-		"-object", fmt.Sprintf("memory-backend-memfd,id=mem,size=%dM,share=on", c.Memory/vm.MiB),
+		"-m", fmt.Sprintf("%dM", c.Most()/vm.MiB),
+		"-object", fmt.Sprintf("memory-backend-file,id=mem,size=%dM,share=on,mem-path=%s", c.Most()/vm.MiB, ram),
 		// The vhost-user devices have no legacy interface.
 		"-global", "virtio-mmio.force-legacy=false",
 		"-append", commandLine(c, tscKHz),
@@ -70,6 +71,9 @@ func commandLine(c vm.Config, tscKHz uint32) string {
 	params := []string{c.Cmdline, "reboot=t", "no_timer_check", "lapic_timer_khz=1000000"}
 	if !c.ACPI {
 		params = append(params, "acpi=off")
+	}
+	if c.Most() > c.Memory {
+		params = append(params, fmt.Sprintf("mem=%dM", vm.Address(c.Memory)/vm.MiB))
 	}
 	if c.CPUs == 1 {
 		params = append(params, "noreplace-smp")

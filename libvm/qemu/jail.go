@@ -61,6 +61,9 @@ func (m *machine) Confine() error {
 		return fmt.Errorf("confine qemu: %w", os.NewSyscallError("pidfd_open", err))
 	}
 	defer unix.Close(pidfd) //nolint:errcheck // not written to
+	if err := m.trim(); err != nil {
+		return fmt.Errorf("confine qemu: %w", err)
+	}
 	// The guest's memory would be in it.
 	if err := unix.Prlimit(pid, unix.RLIMIT_CORE, &unix.Rlimit{}, nil); err != nil {
 		return fmt.Errorf("confine qemu: %w", os.NewSyscallError("prlimit", err))

@@ -47,7 +47,11 @@ func (l *launch) prepare(devices []virtio.Device) error {
 	if err != nil {
 		return fmt.Errorf("guest kernel: %w", err)
 	}
-	l.args.machine(l.config, l.backend.accel, l.backend.tscKHz())
+	theirs, err := unix.FcntlInt(l.machine.ram.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return os.NewSyscallError("fcntl", err)
+	}
+	l.args.machine(l.config, l.backend.accel, l.backend.tscKHz(), l.file(os.NewFile(uintptr(theirs), "ram")))
 	l.args.add("-kernel", l.file(kernel))
 	initrd, err := unix.FcntlInt(l.config.Initrd.Fd(), unix.F_DUPFD_CLOEXEC, 0)
 	if err != nil {

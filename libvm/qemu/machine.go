@@ -22,6 +22,17 @@ func (m *machine) note(reason string) {
 // PID returns QEMU's process id.
 func (m *machine) PID() int { return m.cmd.Process.Pid }
 
+// trim frees the memory that the kernel has not been given. QEMU puts the initramfs
+// at the end of all that the machine has, from where the kernel has copied it.
+func (m *machine) trim() error {
+	begin, end := int64(m.config.Memory), int64(m.config.Most())
+	if begin == end {
+		return nil
+	}
+	err := unix.Fallocate(int(m.ram.Fd()), unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, begin, end-begin)
+	return os.NewSyscallError("fallocate", err)
+}
+
 // Pause stops QEMU as a whole; see vm.VM. The "stop" of QMP would stop the
 // devices, too, and to a backend of vhost-user that looks as if the guest had
 // reset them, with all of its connections.

@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"runv/libvm/mem"
 	"runv/libvm/tsc"
 	"runv/libvm/virtio"
 	"runv/libvm/vm"
@@ -106,6 +107,8 @@ func (b *Backend) Name() string { return "qemu (" + string(b.accel) + ")" }
 // machine is one running QEMU.
 type machine struct {
 	cmd     *exec.Cmd
+	config  vm.Config
+	ram     *os.File
 	console *vm.Tail
 	stderr  *vm.Tail
 	serving sync.WaitGroup // device servers, console reader, QMP
@@ -126,18 +129,24 @@ func (b *Backend) Start(_ context.Context, c vm.Config, devices []virtio.Device)
 	if err := c.Check(); err != nil {
 		return nil, err
 	}
+	ram, err := mem.NewFile(c.Most())
+	if err != nil {
+		return nil, fmt.Errorf("%d MiB of guest memory: %w", c.Most()/vm.MiB, err)
+	}
 	ctx, cancel := context.WithCancel(context.Background())
-	m := &machine{console: vm.NewTail(consoleTail), stderr: vm.NewTail(stderrTail), cancel: cancel, done: make(chan struct{})}
+	m := &machine{config: c, ram: ram, console: vm.NewTail(consoleTail), stderr: vm.NewTail(stderrTail), cancel: cancel, done: make(chan struct{})}
 	l := &launch{backend: b, machine: m, config: c}
 	defer l.closeChildEnds()
 	if err := l.prepare(devices); err != nil {
 		l.closeOurEnds()
 		cancel()
+		ram.Close() //nolint:errcheck // nothing is in it
 		return nil, err
 	}
 	if err := startJailed(m.cmd); err != nil {
 		l.closeOurEnds()
 		cancel()
+		ram.Close() //nolint:errcheck // nothing is in it
 		return nil, fmt.Errorf("start qemu: %w", err)
 	}
 	l.serve(ctx, devices)
@@ -150,6 +159,7 @@ func (m *machine) wait() {
 	err := m.cmd.Wait()
 	m.cancel() // ends what still serves the dead QEMU
 	m.serving.Wait()
+	m.ram.Close() //nolint:errcheck // nobody wants it any more
 	m.err = m.explain(err)
 	close(m.done)
 }

@@ -76,18 +76,21 @@ func ended(t *testing.T, v vm.VM) error {
 func TestArguments(t *testing.T) {
 	c := config(t)
 	var a arguments
-	a.machine(c, accelTCG, 2_400_123)
+	a.machine(c, accelTCG, 2_400_123, "/ram")
 	got := strings.Join(a.args, " ")
-	for _, want := range []string{"-M microvm,isa-serial=on,memory-backend=mem,acpi=off,pit=off ", "memory-backend-memfd,id=mem,size=64M,share=on", "-smp 2", "-m 64M", "-sandbox on,", "-append quiet reboot=t", " acpi=off ", "tsc_early_khz=2400123 tsc=reliable", "-nodefaults", "-no-reboot", "-accel tcg,"} {
+	for _, want := range []string{"-M microvm,isa-serial=on,memory-backend=mem,acpi=off,pit=off ", "memory-backend-file,id=mem,size=64M,share=on,mem-path=/ram", "-smp 2", "-m 64M", "-sandbox on,", "-append quiet reboot=t", " acpi=off ", "tsc_early_khz=2400123 tsc=reliable", "-nodefaults", "-no-reboot", "-accel tcg,"} {
 		if !strings.Contains(got, want) {
 			t.Errorf("arguments lack %q: %s", want, got)
 		}
 	}
-	c.ACPI = true
+	if strings.Contains(got, "mem=64M") {
+		t.Errorf("a limit where there is no more memory: %s", got)
+	}
+	c.ACPI, c.MaxMemory = true, 1024*vm.MiB
 	var withACPI arguments
-	withACPI.machine(c, accelKVM, 0)
+	withACPI.machine(c, accelKVM, 0, "/ram")
 	got = strings.Join(withACPI.args, " ")
-	for _, want := range []string{"acpi=on ", "-accel kvm -cpu host"} {
+	for _, want := range []string{"acpi=on ", "-accel kvm -cpu host", "-m 1024M", "size=1024M", " mem=64M"} {
 		if !strings.Contains(got, want) {
 			t.Errorf("arguments lack %q: %s", want, got)
 		}
@@ -186,8 +189,8 @@ func TestQEMUGetsNoOtherFiles(t *testing.T) {
 		t.Fatal(err)
 	}
 	got := ended(t, v).Error()
-	// 0 to 2, then kernel, initrd, console, QMP, one device; ls's own.
-	if want := ": 0 1 2 3 4 5 6 7 8 PWD"; !strings.Contains(got, want) {
+	// 0 to 2, then memory, kernel, initrd, console, QMP, one device; ls's own.
+	if want := ": 0 1 2 3 4 5 6 7 8 9 PWD"; !strings.Contains(got, want) {
 		t.Errorf("open files: got %q, want %q", got, want)
 	}
 	if strings.Contains(got, "HOME=") {

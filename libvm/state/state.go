@@ -82,6 +82,8 @@ type State struct {
 	Cgroup Cgroup `json:"cgroup,omitzero"`
 	// Memory is the VM's RAM, in bytes.
 	Memory uint64 `json:"memory,omitempty"`
+	// MaxMemory is to how much it can grow (vm.MaxMemory).
+	MaxMemory uint64 `json:"maxMemory,omitempty"`
 	// CPUs is the number of the VM's vCPUs.
 	CPUs int `json:"cpus,omitempty"`
 	// Resources are the limits of config.json, with what update has changed.

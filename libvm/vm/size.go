@@ -44,6 +44,12 @@ func Size(spec *specs.Spec, memory uint64, cpus int) (uint64, int) {
 	return memory, max(cpus, 1)
 }
 
+// Need returns the RAM, in bytes, that the memory limit of r takes; 0 without one.
+func Need(r *specs.LinuxResources) uint64 {
+	need, _ := Size(&specs.Spec{Linux: &specs.Linux{Resources: r}}, 0, 0)
+	return need
+}
+
 // LargestLimit is the largest memory limit, in bytes, for which Size gives a VM of no
 // more than ram.
 func LargestLimit(ram uint64) uint64 {

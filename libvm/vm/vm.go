@@ -21,9 +21,12 @@ type Config struct {
 	Kernel  string   // path of the kernel image
 	Initrd  *os.File // the initramfs; owned by the caller
 	Cmdline string   // kernel command line, without what a backend adds itself
-	Memory  uint64   // bytes of RAM, a multiple of MiB
-	CPUs    int      // number of vCPUs, at least 1
-	ACPI    bool     // the kernel needs ACPI to find its devices
+	Memory  uint64   // bytes of RAM, a multiple of MiB, with which the kernel begins
+	// MaxMemory is how much the VM has: what is beyond Memory the kernel may be given
+	// later (Growth), and has to leave alone until then. 0: no more.
+	MaxMemory uint64
+	CPUs      int  // number of vCPUs, at least 1
+	ACPI      bool // the kernel needs ACPI to find its devices
 }
 
 // Check says what is wrong with c.
@@ -35,11 +38,16 @@ func (c Config) Check() error {
 		return errors.New("vm: no initramfs")
 	case c.Memory < MinMemory || c.Memory%MiB != 0:
 		return fmt.Errorf("vm: memory of %d bytes: must be a multiple of 1 MiB, at least %d MiB", c.Memory, MinMemory/MiB)
+	case c.MaxMemory != 0 && (c.MaxMemory < c.Memory || c.MaxMemory%MiB != 0):
+		return fmt.Errorf("vm: at most %d bytes of memory, of which the VM begins with %d", c.MaxMemory, c.Memory)
 	case c.CPUs < 1 || c.CPUs > MaxCPUs:
 		return fmt.Errorf("vm: %d cpus: must be 1 to %d", c.CPUs, MaxCPUs)
 	}
 	return nil
 }
+
+// Most returns how much RAM the VM has, in bytes.
+func (c Config) Most() uint64 { return max(c.Memory, c.MaxMemory) }
 
 // MiB is one mebibyte, in bytes.
 const MiB = 1 << 20

@@ -2,6 +2,7 @@ package integration
 
 import (
 	"fmt"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -111,7 +112,7 @@ func TestUpdateRefused(t *testing.T) {
 		name, stdin, want string
 		args              []string
 	}{
-		{"more memory than the VM has", "", "is fixed when it is created", []string{"--memory", "1g", "--memory-swap", "1g"}},
+		{"more memory than a VM may have", "", "MiB at most: ", []string{"--memory", "1000g", "--memory-swap", "1000g"}},
 		{"swap below memory", "", "memory+swap limit should be >= memory limit", []string{"--memory-swap", "1m"}},
 		{"a word", "", `invalid value for memory: invalid size: 'much'`, []string{"--memory", "much"}},
 		{"a negative period", "", `invalid value for cpu-period: strconv.ParseUint: parsing "-5": invalid syntax`, []string{"--cpu-period", "-5"}},
@@ -145,6 +146,51 @@ func TestUpdateRefused(t *testing.T) {
 	refused(t, r, "container not running", 1, "update", "--pids-limit", "3", c.ID)
 	c.Delete()
 	refused(t, r, "container does not exist", 1, "update", "--pids-limit", "3", c.ID)
+}
+
+// TestUpdateGrows: a limit beyond the VM's RAM brings more of it, also to a container
+// that is paused; the host counts it, and a limit that goes down is felt.
+func TestUpdateGrows(t *testing.T) {
+	r := newRuntime(t)
+	c := r.Create(r.NewBundle(harness.Args("sleep", "1000"), func(s *specs.Spec) {
+		s.Linux.Resources.Memory = &specs.LinuxMemory{Limit: ptr(int64(64 << 20)), Swap: ptr(int64(64 << 20))}
+		s.Mounts = append(s.Mounts, specs.Mount{Destination: "/mem", Type: "tmpfs", Source: "tmpfs", Options: []string{"size=1g"}})
+	})).Start()
+	total := func() int {
+		n, err := strconv.Atoi(c.Output("awk '/^MemTotal/ { print $2 }' /proc/meminfo"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return n >> 10
+	}
+	first := r.RunWith(nil, "update", "--memory", "200m", "--memory-swap", "200m", c.ID)
+	if first.Status != 0 && !strings.HasSuffix(c.Output("uname -r"), "-runv") {
+		if !strings.Contains(first.Stderr, "CONFIG_ARCH_MEMORY_PROBE") || guestLimits(c, "memory.max") != fmt.Sprint(64<<20) {
+			t.Errorf("a kernel that cannot grow: %+v", first)
+		}
+		c.End()
+		return
+	}
+	ram := func() string { return hostLimit(t, c.PID, "memory.limit_in_bytes", "memory.max") }
+	before := ram()
+	r.Must("pause", c.ID)
+	r.Must("update", "--memory", "400m", "--memory-swap", "400m", c.ID)
+	r.Must("resume", c.ID)
+	if got := total(); first.Status != 0 || got < 400 || got > 600 {
+		t.Errorf("%+v, and the guest has %d MiB", first, got)
+	}
+	if after := ram(); after == before && after != "" {
+		t.Errorf("the host's limit is still %s", after)
+	}
+	const fill = "dd if=/dev/zero of=/mem/x bs=1M count=%d 2>/dev/null; wc -c </mem/x; rm /mem/x"
+	if got := c.Output(fmt.Sprintf(fill, 300)); got != fmt.Sprint(300<<20) {
+		t.Errorf("in use: %s", got)
+	}
+	r.Must("update", "--memory", "100m", "--memory-swap", "100m", c.ID)
+	if got := c.Output(fmt.Sprintf(fill, 150)); got == fmt.Sprint(150<<20) { // dd is killed
+		t.Errorf("in use with a limit of 100 MiB: %s", got)
+	}
+	c.End()
 }
 
 // TestUpdateHolds: a limit that goes down is felt.
