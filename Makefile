@@ -5,7 +5,7 @@
 #   make test       install what is missing, run every test
 #   make kernel     build the guest's kernel (cached outside the checkout)
 #   make test-kvm   the integration tests on an emulated KVM host (RUN=REGEXP)
-#   make test-selinux  what a host with SELinux sees, on an emulated one
+#   make test-selinux test-apparmor  what a host with them sees, on an emulated one
 #   make conformance  runtime-tools' validation programs, on both backends
 #   make test-engines  Docker, Podman and containerd with runv, and with runc
 #   make bench-engines  docker run with runv and with runc (N=10)
@@ -30,7 +30,7 @@ export GOFLAGS := -buildvcs=false -trimpath -tags=urfave_cli_no_docs
 
 AGENT := libvm/initramfs/embed/agent
 
-.PHONY: all runv agent run test test-unit test-integration kernel install lint fuzz bench soak generate clean deps deps-run kvmhost test-kvm test-selinux bench-kvm bench-engines conformance test-engines test-programs
+.PHONY: all runv agent run test test-unit test-integration kernel install lint fuzz bench soak generate clean deps deps-run kvmhost test-kvm test-selinux test-apparmor bench-kvm bench-engines conformance test-engines test-programs
 
 all: runv
 
@@ -85,8 +85,8 @@ kvmhost:
 test-kvm: deps runv
 	@scripts/test-kvm.sh $(if $(RUN),-run '$(RUN)') $(if $(V),-v)
 
-test-selinux: deps runv
-	@scripts/test-selinux.sh $(if $(V),-v)
+test-selinux test-apparmor: deps runv
+	@scripts/test-lsm.sh $(@:test-%=%) $(if $(V),-v)
 
 # FLAGS: --backend qemu|kvm, --runtime runc|crun, -run REGEXP, -v
 conformance: deps runv

@@ -232,6 +232,7 @@ func (r *Runtime) monitorOptions(b *bundleConfig, o CreateOptions) (monitor.Opti
 			NoNewKeyring: o.NoNewKeyring, Notify: b.notify, HostNetwork: b.hostNetwork,
 		},
 		Label:      b.spec.Process.SelinuxLabel,
+		Profile:    b.spec.Process.ApparmorProfile,
 		Log:        r.LogFile,
 		Namespaces: monitor.NamespacesOf(b.spec),
 	}, nil

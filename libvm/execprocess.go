@@ -9,6 +9,7 @@ import (
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 
+	"runv/libvm/apparmor"
 	"runv/libvm/bounded"
 	"runv/libvm/bundle"
 )
@@ -42,24 +43,28 @@ func (o ProcessOptions) process(dir string) (p *specs.Process, warnings []string
 	if err != nil {
 		return nil, nil, err
 	}
-	if warnings, err = bundle.CheckProcess(p); err == nil && (o.File != "" || o.Label != "") {
-		err = checkLabel(dir, p.SelinuxLabel)
+	if warnings, err = bundle.CheckProcess(p); err == nil && (o.File != "" || o.Label != "" || o.AppArmor != "") {
+		err = checkLabels(dir, p)
 	}
 	return p, warnings, err
 }
 
-// checkLabel refuses a label that is not the container's: that is one process of the
-// host, which has one label, and its guest has no SELinux.
-func checkLabel(dir, label string) error {
-	if label == "" {
+// checkLabels refuses a label of SELinux or a profile of AppArmor that is not the
+// container's: that is processes of the host which have one, and its guest has
+// neither module.
+func checkLabels(dir string, p *specs.Process) error {
+	if p.SelinuxLabel == "" && p.ApparmorProfile == "" {
 		return nil
 	}
-	p, err := bundle.ReadProcess(dir)
+	c, err := bundle.ReadProcess(dir)
 	if err != nil {
 		return err
 	}
-	if p.SelinuxLabel != label {
-		return fmt.Errorf("selinux label %q is not the container's (%q), whose VM has one label for all (leave it out)", label, p.SelinuxLabel)
+	if p.SelinuxLabel != "" && p.SelinuxLabel != c.SelinuxLabel {
+		return fmt.Errorf("selinux label %q is not the container's (%q), whose VM has one label for all (leave it out)", p.SelinuxLabel, c.SelinuxLabel)
+	}
+	if a := p.ApparmorProfile; a != "" && a != c.ApparmorProfile && !(apparmor.None(a) && apparmor.None(c.ApparmorProfile)) {
+		return fmt.Errorf("apparmor profile %q is not the container's (%q), whose VM has one profile for all (leave it out)", a, c.ApparmorProfile)
 	}
 	return nil
 }

@@ -4,6 +4,7 @@
 #   test  what the tests compare with and drive
 #   engines  Docker, Podman and containerd, for tests/engines
 #   programs  what their image of real programs is made with, and a way out for it
+#   selinux, apparmor  what makes policies for scripts/test-lsm.sh
 #   generate  what remakes the code of the protocol
 # The kernel's build dependencies are installed by agent/kernel/build.sh, if it
 # has to build. Says what it does; does nothing if nothing is missing.
@@ -15,6 +16,8 @@ packages_test=(gcc libc6-dev libseccomp-dev runc crun iproute2 procps)
 packages_engines=(docker.io containerd containernetworking-plugins podman iptables busybox-static iproute2 procps bsdutils util-linux curl
 	jq docker-compose slirp4netns passt netavark aardvark-dns dnsmasq-base)
 packages_programs=(debootstrap slirp4netns)
+packages_selinux=(secilc)
+packages_apparmor=(apparmor)
 packages_generate=(protobuf-compiler)
 
 want=()
@@ -24,8 +27,10 @@ for use in "$@"; do
 	test) want+=("${packages_test[@]}") ;;
 	engines) want+=("${packages_engines[@]}") ;;
 	programs) want+=("${packages_programs[@]}") ;;
+	selinux) want+=("${packages_selinux[@]}") ;;
+	apparmor) want+=("${packages_apparmor[@]}") ;;
 	generate) want+=("${packages_generate[@]}") ;;
-	*) echo "deps.sh: unknown use '$use' (run, test, engines, programs, generate)" >&2; exit 2 ;;
+	*) echo "deps.sh: unknown use '$use' (run, test, engines, programs, selinux, apparmor, generate)" >&2; exit 2 ;;
 	esac
 done
 

@@ -1,10 +1,13 @@
 package bundle
 
 import (
+	"errors"
 	"strings"
 	"testing"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
+
+	"runv/libvm/apparmor"
 )
 
 // edit replaces one part of the config that is fine.
@@ -234,21 +237,28 @@ func TestParseProcess(t *testing.T) {
 
 func TestSecurityModules(t *testing.T) {
 	yes, no := func() bool { return true }, func() bool { return false }
+	loaded := func(profile string) error {
+		if profile != "docker-default" {
+			return errors.New("unable to apply apparmor profile")
+		}
+		return nil
+	}
 	for _, tt := range []struct {
-		p                 specs.Process
-		apparmor, selinux func() bool
-		warning, err      string
+		p        specs.Process
+		apparmor func(string) error
+		selinux  func() bool
+		err      string
 	}{
-		{specs.Process{}, no, no, "", ""},
-		{specs.Process{ApparmorProfile: "unconfined"}, no, no, "", ""},
-		{specs.Process{ApparmorProfile: "docker-default"}, yes, no, `process.apparmorProfile "docker-default" is not applied`, ""},
-		{specs.Process{ApparmorProfile: "x"}, no, no, "", "unable to apply apparmor profile"},
-		{specs.Process{SelinuxLabel: "x"}, yes, no, "", "selinux label is specified in config, but selinux is disabled or not supported"},
-		{specs.Process{SelinuxLabel: "x"}, no, yes, "", ""},
+		{specs.Process{}, apparmor.Check, no, ""},
+		{specs.Process{ApparmorProfile: "unconfined"}, apparmor.Check, no, ""},
+		{specs.Process{ApparmorProfile: "docker-default"}, loaded, no, ""},
+		{specs.Process{ApparmorProfile: "x"}, loaded, no, "unable to apply apparmor profile"},
+		{specs.Process{SelinuxLabel: "x"}, apparmor.Check, no, "selinux label is specified in config, but selinux is disabled or not supported"},
+		{specs.Process{SelinuxLabel: "x"}, apparmor.Check, yes, ""},
 	} {
-		warning, err := checkSecurity(&tt.p, tt.apparmor, tt.selinux)
-		if !strings.Contains(warning, tt.warning) || (warning == "") != (tt.warning == "") || (err == nil) != (tt.err == "") || err != nil && !strings.Contains(err.Error(), tt.err) {
-			t.Errorf("%q %q: warning %q, error %v", tt.p.ApparmorProfile, tt.p.SelinuxLabel, warning, err)
+		err := checkSecurity(&tt.p, tt.apparmor, tt.selinux)
+		if (err == nil) != (tt.err == "") || err != nil && !strings.Contains(err.Error(), tt.err) {
+			t.Errorf("%q %q: error %v", tt.p.ApparmorProfile, tt.p.SelinuxLabel, err)
 		}
 	}
 }

@@ -10,6 +10,8 @@ import (
 
 	"github.com/moby/sys/capability"
 	"github.com/opencontainers/runtime-spec/specs-go"
+
+	"runv/libvm/apparmor"
 )
 
 func (b *Bundle) checkProcess() error {
@@ -35,8 +37,7 @@ func CheckProcess(p *specs.Process) ([]string, error) {
 	case len(p.Args) == 0:
 		return nil, errors.New("args must not be empty")
 	}
-	warning, err := checkSecurity(p, hostAppArmor, hostSELinux)
-	if err != nil {
+	if err := checkSecurity(p, apparmor.Check, hostSELinux); err != nil {
 		return nil, err
 	}
 	if err := checkTableProcess(p); err != nil {
@@ -52,9 +53,6 @@ func CheckProcess(p *specs.Process) ([]string, error) {
 	var warnings []string
 	if unknown := filterCapabilities(p.Capabilities); len(unknown) > 0 {
 		warnings = append(warnings, fmt.Sprintf("ignoring unknown or unavailable capabilities: [%s]", strings.Join(unknown, " ")))
-	}
-	if warning != "" {
-		warnings = append(warnings, warning)
 	}
 	return warnings, nil
 }

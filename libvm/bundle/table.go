@@ -104,7 +104,7 @@ func tableProcess() []Field {
 		{"process.rlimits[].hard", Supported, "the guest has no limits of the host's to stay below"},
 		{"process.rlimits[].soft", Supported, ""},
 		{"process.noNewPrivileges", Supported, ""},
-		{"process.apparmorProfile", Ignored, "the guest has its own kernel, without AppArmor: a warning says so on a host with AppArmor, where engines always set it, and others refuse it, as under runc"},
+		{"process.apparmorProfile", Supported, "of the VM and what serves it; the guest has none, so an exec with another one is refused. unconfined is the caller's"},
 		{"process.oomScoreAdj", Supported, "-1000 to 1000"},
 		{"process.scheduler.policy", Supported, "all but SCHED_ISO, which no kernel has"},
 		{"process.scheduler.nice", Supported, ""},

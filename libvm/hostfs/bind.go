@@ -128,9 +128,12 @@ func (v *View) bindTree(i int, m *specs.Mount, o *mountopt.Options, src string, 
 			return err
 		}
 	}
-	if follows(o) {
+	if follows(o) || v.attach {
 		// Only a mount that is attached gets what the host mounts below its
 		// source. Under the shown one nothing of the view is mounted on it.
+		if err := v.keepFrom(served, follows(o)); err != nil {
+			return err
+		}
 		if err := v.show(served, m.Destination, file); err != nil {
 			return err
 		}

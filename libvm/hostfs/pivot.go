@@ -19,7 +19,7 @@ func (v *View) Pivot() error {
 	}
 	defer old.Close() //nolint:errcheck // a directory
 	base := v.root
-	if v.follows {
+	if v.follows || v.attach {
 		base = v.Trees[0].Root // under the view's root, with which it stays mounted
 	}
 	if err := unix.Fchdir(int(base.Fd())); err != nil {
@@ -34,7 +34,7 @@ func (v *View) Pivot() error {
 	if err := unix.Unmount(".", unix.MNT_DETACH); err != nil {
 		return fmt.Errorf("detach the host's root: %w", os.NewSyscallError("umount2", err))
 	}
-	if v.follows {
+	if v.follows || v.attach {
 		if err := v.enter(); err != nil {
 			return err
 		}

@@ -43,6 +43,16 @@ func setAttr(f *os.File, recursive bool, attr uint64) error {
 	return os.NewSyscallError("mount_setattr", err)
 }
 
+// keepFrom has a tree that is about to be attached get nothing of what the host
+// mounts later on, unless it is to follow that.
+func (v *View) keepFrom(f *os.File, follow bool) error {
+	if follow {
+		return nil
+	}
+	err := unix.MountSetattr(int(f.Fd()), "", unix.AT_EMPTY_PATH|unix.AT_RECURSIVE, &unix.MountAttr{Propagation: unix.MS_PRIVATE})
+	return os.NewSyscallError("mount_setattr", err)
+}
+
 // harden makes the host's kernel refuse to open a device of a served tree: a
 // guest can make the node of any, and nothing but our file server's own checks
 // would be between it and the disks of the host.

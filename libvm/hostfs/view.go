@@ -19,6 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"runv/agent/mountopt"
+	"runv/libvm/apparmor"
 )
 
 // RootfsMount is the Mount of the tree that is the container's root.
@@ -57,9 +58,12 @@ type View struct {
 	label  string   // of SELinux, for what is mounted
 	root   *os.File // O_PATH of the view's root
 	// follows: what the host mounts below the rootfs later on is seen in it. Only
-	// a mount that is attached gets that: the served rootfs is under the view's.
+	// a mount that is attached gets that.
 	follows bool
-	Trees   []Tree
+	// attach: what is served is mounted, too, under what the view shows in its place.
+	// So its files have the paths that they have in the container, by which AppArmor goes.
+	attach bool
+	Trees  []Tree
 }
 
 // Separate prepares the calling process's mount namespace, which must be its own:
@@ -86,6 +90,7 @@ func Prepare(bundle, rootfs string, spec *specs.Spec) (*View, error) {
 		p, _ := mountopt.Propagation(l.RootfsPropagation)
 		v.follows = p&(unix.MS_SLAVE|unix.MS_SHARED) != 0
 	}
+	v.attach = spec.Process != nil && !apparmor.None(spec.Process.ApparmorProfile)
 	if err := v.attachRootfs(); err != nil {
 		return nil, err
 	}
@@ -136,7 +141,10 @@ func (v *View) attachRootfs() error {
 		return fmt.Errorf("rootfs %q: %w", v.rootfs, err)
 	}
 	v.root = shown
-	if v.follows {
+	if v.follows || v.attach {
+		if err := v.keepFrom(served, v.follows); err != nil {
+			return err
+		}
 		if err := v.overRootfs(served); err != nil {
 			return err
 		}
@@ -268,13 +276,21 @@ func (v *View) mountHost(i int, m *specs.Mount, o *mountopt.Options) error {
 	if err != nil {
 		return err
 	}
-	defer mounted.Close() //nolint:errcheck // O_PATH
-	served, err := cloneTree(mounted)
+	other, err := cloneTree(mounted)
 	if err != nil {
+		mounted.Close() //nolint:errcheck // O_PATH
 		return err
 	}
+	served, shown := other, mounted
+	if v.attach {
+		served, shown = mounted, other
+	}
+	defer shown.Close() //nolint:errcheck // O_PATH
 	v.Trees = append(v.Trees, Tree{Mount: i, Name: treeName(m.Source), Root: served, ReadOnly: o.Flags&unix.MS_RDONLY != 0})
-	return harden(served)
+	if err := harden(served); err != nil || !v.attach {
+		return err
+	}
+	return v.show(shown, m.Destination, false)
 }
 
 func fdPath(f *os.File) string { return fmt.Sprintf("/proc/self/fd/%d", f.Fd()) }

@@ -188,3 +188,45 @@ func TestPrepareErrors(t *testing.T) {
 		})
 	}
 }
+
+// TestAttachedPaths: under a profile of AppArmor the files that are served have the
+// container's paths.
+func TestAttachedPaths(t *testing.T) {
+	dir := child(t)
+	if dir == "" {
+		return
+	}
+	rootfs, data := filepath.Join(dir, "rootfs"), filepath.Join(dir, "data")
+	write(t, rootfs+"/etc/passwd", "root")
+	write(t, data+"/sub/x", "shared")
+	spec := &specs.Spec{
+		Process: &specs.Process{ApparmorProfile: "some"}, Root: &specs.Root{Path: rootfs},
+		Mounts: []specs.Mount{{Destination: "/mnt/data", Type: "bind", Source: data, Options: []string{"bind"}}},
+	}
+	v, err := Prepare(dir, rootfs, spec)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer v.Close()
+	if err := v.Pivot(); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Fchdir(int(v.Trees[1].Root.Fd())); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Chdir("sub"); err != nil {
+		t.Fatal(err)
+	}
+	var b [4096]byte
+	n, err := unix.Getcwd(b[:])
+	if err != nil || string(b[:n-1]) != "/mnt/data/sub" {
+		t.Errorf("path of what is served: %q, %v", b[:n], err)
+	}
+	// What is served of the root lies under the view, whose mounts it must not have.
+	if err := unix.Fchdir(int(v.Trees[0].Root.Fd())); err != nil {
+		t.Fatal(err)
+	}
+	if entries, err := os.ReadDir("mnt/data"); err != nil || len(entries) != 0 {
+		t.Errorf("the view's mount in the served root: %v, %v", entries, err)
+	}
+}

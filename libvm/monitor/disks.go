@@ -13,6 +13,7 @@ import (
 	"runv/agent/api"
 	"runv/agent/mountopt"
 	"runv/libvm/devfilter"
+	"runv/libvm/mountfd"
 	"runv/libvm/virtio/blk"
 )
 
@@ -98,7 +99,7 @@ func blockNodes(spec *specs.Spec, bundle string) []devfilter.Number {
 
 // openDisk opens a block device by its number, whatever nodes of it there are.
 func openDisk(n devfilter.Number, readOnly bool, serial string) (*blk.Disk, error) {
-	dir, err := detachedTmpfs()
+	dir, err := mountfd.New("tmpfs", 0) // mounted nowhere, and device nodes work on it
 	if err != nil {
 		return nil, err
 	}
@@ -130,21 +131,6 @@ func openDisk(n devfilter.Number, readOnly bool, serial string) (*blk.Disk, erro
 		f.Close() //nolint:errcheck // nothing was written
 	}
 	return d, err
-}
-
-// detachedTmpfs returns the root of a new tmpfs that is mounted nowhere, and on
-// which device nodes work.
-func detachedTmpfs() (int, error) {
-	fs, err := unix.Fsopen("tmpfs", unix.FSOPEN_CLOEXEC)
-	if err != nil {
-		return -1, os.NewSyscallError("fsopen", err)
-	}
-	defer unix.Close(fs) //nolint:errcheck // made, or not
-	if err := unix.FsconfigCreate(fs); err != nil {
-		return -1, os.NewSyscallError("fsconfig", err)
-	}
-	dir, err := unix.Fsmount(fs, unix.FSMOUNT_CLOEXEC, 0)
-	return dir, os.NewSyscallError("fsmount", err)
 }
 
 // findDisks learns the numbers that the guest gave its disks.

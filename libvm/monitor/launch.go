@@ -97,9 +97,9 @@ type Options struct {
 	ConsoleSocket string
 	// Log takes the monitor's log lines; nil for none.
 	Log *os.File
-	// Label of SELinux that the monitor, its stand-in and the VM get; empty for the
-	// caller's.
-	Label string
+	// Label of SELinux that the monitor, its stand-in and the VM get, and their
+	// profile of AppArmor, which the monitor takes on later; empty for the caller's.
+	Label, Profile string
 	// Namespaces of the host that the monitor is put into.
 	Namespaces Namespaces
 	// Hooks runs what the host has to run when the container's namespaces exist
@@ -187,7 +187,7 @@ func (p *Process) handshake(ctx context.Context, o *Options) error {
 		err = p.runHooks(ctx, o.Hooks, func() error { _, err := receive(); return err })
 	}
 	if b := (*broken)(nil); errors.As(err, &b) {
-		return p.died(b.error)
+		return underProfile(p.died(b.error), o.Profile)
 	}
 	return err
 }
@@ -340,7 +340,7 @@ func spawn(o *Options) (*Process, error) {
 		p.sock.Close() //nolint:errcheck // unused
 		return nil, err
 	}
-	exe, err := executable(o.Label, false)
+	exe, err := executable(o.Label == "", false)
 	if err != nil {
 		p.sock.Close() //nolint:errcheck // unused
 		return nil, err

@@ -160,7 +160,7 @@ func (m *monitor) vmConfig() (vm.Config, error) {
 	return vm.Config{
 		Kernel: m.launch.Kernel, Initrd: initrd, Memory: memory, MaxMemory: m.mostRAM, CPUs: cpus,
 		ACPI:    len(modules) > 0, // a distribution's kernel finds virtio-mmio only there
-		Cmdline: commandLine(c.KernelParams, m.launch.Debug),
+		Cmdline: commandLine(c.KernelParams, m.launch.Debug), AppArmor: m.profile(),
 	}, nil
 }
 

@@ -248,8 +248,11 @@ func (m *monitor) openTerminal(context.Context) (err error) {
 
 func (m *monitor) boot(ctx context.Context) (err error) {
 	m.machine, err = m.startMachine(ctx)
-	return err
+	return underProfile(err, m.profile())
 }
+
+// profile is that of AppArmor which everything of the container on the host gets.
+func (m *monitor) profile() string { return m.spec.Process.ApparmorProfile }
 
 // prepareView builds what the host shares, hands it to the file server, and
 // leaves the host's file systems for good.
@@ -304,7 +307,7 @@ func (m *monitor) awaitAgent(ctx context.Context) error {
 	_, cpus := m.launch.Size(&m.spec)
 	limit := time.Duration(m.launch.Config.BootLimit) * time.Second
 	if err := m.machine.awaitAgent(ctx, limit*time.Duration(min(cpus, onlineCPUs()))); err != nil {
-		return err
+		return underProfile(err, m.profile())
 	}
 	if own, ok := m.machine.vm.(*kvm.Machine); ok {
 		m.log.Debug("set up the virtual machine", "cpu_us", own.Timing().CPU.Microseconds())

@@ -11,6 +11,7 @@ import (
 	"github.com/opencontainers/selinux/go-selinux"
 	"golang.org/x/sys/unix"
 
+	"runv/libvm/apparmor"
 	"runv/libvm/thread"
 )
 
@@ -121,11 +122,20 @@ func labelChild(label string) error {
 	return nil
 }
 
-// executable is what a child with such a label executes in a mount namespace of its
-// own. /proc/self/exe is on a mount of ours, which is nosuid to it (mnt_may_suid of
-// the kernel's fs/namespace.c), so that most policies forbid that label to come with it.
-func executable(label string, join bool) (string, error) {
-	if label == "" || join {
+// underProfile adds to an error the profile of AppArmor that may be its cause.
+func underProfile(err error, profile string) error {
+	if err == nil || apparmor.None(profile) {
+		return err
+	}
+	return fmt.Errorf("%w (the AppArmor profile %s may forbid what a VM needs; unconfined does not)", err, profile)
+}
+
+// executable is what a child executes in a mount namespace of its own, if it is not
+// plain: if it gets a label, or a profile. /proc/self/exe is on a mount of ours, which is
+// nosuid to it (mnt_may_suid of the kernel's fs/namespace.c), so that most policies of
+// SELinux forbid that label to come with it, and has no path there for AppArmor.
+func executable(plain, join bool) (string, error) {
+	if plain || join {
 		return "/proc/self/exe", nil
 	}
 	return os.Executable()

@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"runv/libvm/apparmor"
 	"runv/libvm/vm"
 )
 
@@ -83,7 +84,17 @@ func (m *monitor) confine() error {
 			return err
 		}
 	}
+	// A profile of a container forbids to mount, which all before this does.
+	change, err := apparmor.NewChange(m.profile())
+	if err != nil {
+		return err
+	}
+	defer change.Close()
 	if err := limitCapabilities(kept); err != nil {
+		return err
+	}
+	// Behind the change of capabilities, for which Go sends signals to its threads.
+	if err := change.Apply(); err != nil {
 		return err
 	}
 	return installFilter()

@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"runv/agent/task"
+	"runv/libvm/apparmor"
 	"runv/libvm/state"
 	"runv/libvm/thread"
 )
@@ -79,7 +80,7 @@ func standInOf(l *specs.Linux, list []specs.LinuxNamespace) *StandIn {
 
 // start starts the stand-in of a monitor that has not got its launch yet. socket
 // is its end of the pair.
-func (s *StandIn) start(id, rootfs, label string, monitor int, socket *os.File) (*os.Process, error) {
+func (s *StandIn) start(id, rootfs, label, profile string, monitor int, socket *os.File) (*os.Process, error) {
 	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
 	if err != nil {
 		return nil, err
@@ -113,7 +114,10 @@ func (s *StandIn) start(id, rootfs, label string, monitor int, socket *os.File) 
 		if err := labelChild(label); err != nil {
 			return err
 		}
-		exe, err := executable(label, s.shared&unix.CLONE_NEWNS == 0)
+		if err := apparmor.OnExec(profile); err != nil {
+			return err
+		}
+		exe, err := executable(label == "" && apparmor.None(profile), s.shared&unix.CLONE_NEWNS == 0)
 		if err != nil {
 			return err
 		}
@@ -150,7 +154,7 @@ func prepareStandIn(o *Options, files *[]*os.File) (socket *os.File, err error) 
 // startStandIn starts the stand-in of a monitor that waits for its launch.
 func (p *Process) startStandIn(o *Options, socket *os.File) error {
 	var err error
-	if p.standIn, err = o.Namespaces.StandIn.start(o.ID, o.Rootfs, o.Label, p.cmd.Process.Pid, socket); err != nil {
+	if p.standIn, err = o.Namespaces.StandIn.start(o.ID, o.Rootfs, o.Label, o.Profile, p.cmd.Process.Pid, socket); err != nil {
 		return err
 	}
 	found, err := state.Find(p.standIn.Pid)

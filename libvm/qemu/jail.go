@@ -7,6 +7,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"runv/libvm/apparmor"
+	"runv/libvm/mountfd"
 	"runv/libvm/thread"
 )
 
@@ -24,11 +26,15 @@ const jailNamespaces = unix.CLONE_NEWNS | unix.CLONE_NEWIPC | unix.CLONE_NEWUTS
 // no fork and exec, no scheduling of others.
 const sandbox = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
 
-// startJailed starts cmd without capabilities. For a root user execve(2) computes
+// startJailed starts cmd without capabilities, and under a profile of AppArmor,
+// if there is to be one. For a root user execve(2) computes
 // them from the inheritable and the bounding set of the thread that forks; in the
 // forking itself that thread still has its own (capabilities(7)).
-func startJailed(cmd *exec.Cmd) error {
+func startJailed(cmd *exec.Cmd, profile string) error {
 	return thread.Own(func() error {
+		if err := apparmor.OnExec(profile); err != nil {
+			return err
+		}
 		for c := uintptr(0); c <= unix.CAP_LAST_CAP; c++ {
 			// EINVAL: a capability that this kernel does not have.
 			if err := unix.Prctl(unix.PR_CAPBSET_DROP, c, 0, 0, 0); err != nil && err != unix.EINVAL {
@@ -88,7 +94,7 @@ func emptyRoot(pidfd int) error {
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
 		return os.NewSyscallError("mount", err)
 	}
-	root, err := emptyMount()
+	root, err := mountfd.New("tmpfs", unix.MOUNT_ATTR_RDONLY|unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV|unix.MOUNT_ATTR_NOEXEC)
 	if err != nil {
 		return err
 	}
@@ -104,18 +110,4 @@ func emptyRoot(pidfd int) error {
 		return os.NewSyscallError("pivot_root", err)
 	}
 	return os.NewSyscallError("umount2", unix.Unmount(".", unix.MNT_DETACH))
-}
-
-// emptyMount makes a file system with nothing in it, attached nowhere yet.
-func emptyMount() (int, error) {
-	fs, err := unix.Fsopen("tmpfs", unix.FSOPEN_CLOEXEC)
-	if err != nil {
-		return -1, os.NewSyscallError("fsopen", err)
-	}
-	defer unix.Close(fs) //nolint:errcheck // the mount is what counts
-	if err := unix.FsconfigCreate(fs); err != nil {
-		return -1, os.NewSyscallError("fsconfig", err)
-	}
-	fd, err := unix.Fsmount(fs, unix.FSMOUNT_CLOEXEC, unix.MOUNT_ATTR_RDONLY|unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV|unix.MOUNT_ATTR_NOEXEC)
-	return fd, os.NewSyscallError("fsmount", err)
 }

@@ -143,7 +143,7 @@ func (b *Backend) Start(_ context.Context, c vm.Config, devices []virtio.Device)
 		ram.Close() //nolint:errcheck // nothing is in it
 		return nil, err
 	}
-	if err := startJailed(m.cmd); err != nil {
+	if err := startJailed(m.cmd, c.AppArmor); err != nil {
 		l.closeOurEnds()
 		cancel()
 		ram.Close() //nolint:errcheck // nothing is in it

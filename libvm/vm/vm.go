@@ -27,6 +27,10 @@ type Config struct {
 	MaxMemory uint64
 	CPUs      int  // number of vCPUs, at least 1
 	ACPI      bool // the kernel needs ACPI to find its devices
+
+	// AppArmor is the profile of a VM that is a process of its own; empty for the
+	// caller's.
+	AppArmor string
 }
 
 // Check says what is wrong with c.

@@ -1,7 +1,6 @@
 package integration
 
 import (
-	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -67,9 +66,6 @@ func TestProcessLikeRunc(t *testing.T) {
 		{"cwd that is not there", []func(*specs.Process){func(p *specs.Process) { p.Cwd = "/made/by/it" }}, `pwd; ls -ld /made/by/it | cut -c1-10`},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			if _, err := os.Stat("/sys/module/apparmor"); err == nil && tt.name == "AppArmor profile" {
-				t.Skip("where the host has AppArmor we warn: the guest has none")
-			}
 			r := newRuntime(t)
 			b := r.NewBundle(harness.Shell("exec 2>&1\n"+tt.script), func(s *specs.Spec) {
 				s.Process.Rlimits = nil

@@ -13,7 +13,7 @@ import (
 	"runv/tests/harness"
 )
 
-// The labels of scripts/test-selinux.cil.
+// The labels of scripts/test-lsm.cil.
 const (
 	vmLabel    = "system_u:system_r:container_kvm_t:s0:c1,c2"
 	filesLabel = "system_u:object_r:container_file_t:s0:c1,c2"
