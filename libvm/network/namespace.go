@@ -45,6 +45,7 @@ type card struct {
 	device *vnet.Device
 	tap    *tap // nil: the host has none
 	iface  int  // index of the interface that it stands for; 0: a spare
+	hears  bool // we have that interface get all multicast frames
 }
 
 // Open opens the calling process's network namespace for a guest with count cards
@@ -97,7 +98,8 @@ func (n *Namespace) Devices() []*vnet.Device {
 func (n *Namespace) Close() {
 	for _, c := range n.cards {
 		if c.iface != 0 {
-			n.release(c.iface) //nolint:errcheck // the next who needs the interface does it again
+			n.release(c.iface)        //nolint:errcheck // the next who needs the interface does it again
+			n.hear(c, c.iface, false) //nolint:errcheck // it does no harm
 		}
 		if c.device != nil {
 			c.device.Close()
@@ -223,14 +225,14 @@ func (n *Namespace) plug(i *Interface) (*card, error) {
 		return nil, errors.Join(err, n.release(i.Index), n.release(c.tap.index))
 	}
 	c.iface = i.Index
-	return c, nil
+	return c, n.hear(c, c.iface, true)
 }
 
 // unplug makes a card a spare.
 func (n *Namespace) unplug(c *card) error {
 	c.device.SetCarrier(false)
 	err := c.device.Attach(nil)
-	err = errors.Join(err, n.release(c.iface), n.release(c.tap.index))
+	err = errors.Join(err, n.release(c.iface), n.release(c.tap.index), n.hear(c, c.iface, false))
 	c.iface = 0
 	return err
 }

@@ -156,6 +156,9 @@ func usable(l netlink.Link) error {
 	if slices.Contains([]string{"bridge", "bond", "team", "vrf", "openvswitch", "hsr", "batadv"}, l.Type()) {
 		return fmt.Errorf("a %s hands its frames on to others of the namespace: make it in the container", l.Type())
 	}
+	if v, ok := l.(*netlink.IPVlan); ok && v.Mode == netlink.IPVLAN_MODE_L3S {
+		return errors.New("an ipvlan in mode l3s gets its packets behind tc, which cannot redirect them to a VM: make it with mode l2 or l3")
+	}
 	return nil
 }
 
