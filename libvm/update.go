@@ -70,7 +70,7 @@ func grown(s state.State, next *specs.LinuxResources) (uint64, error) {
 	_, ram, err := vm.Growth(s.Memory, need, most)
 	if err != nil {
 		return 0, fmt.Errorf("a memory limit of %d bytes needs a VM of %d MiB, and this container's grows to %d MiB at most: "+
-			"%d bytes are possible (create it anew with the larger limit, or set max_memory)",
+			"%d bytes are possible (create it anew with a larger limit; the setting max_memory bounds what a VM grows to)",
 			*next.Memory.Limit, need/vm.MiB, vm.LargestMemory(s.Memory, most)/vm.MiB, vm.LargestLimit(vm.LargestMemory(s.Memory, most)))
 	}
 	return ram, nil

@@ -69,7 +69,7 @@ func (b *Backend) StartMachine(_ context.Context, c vm.Config, devices []virtio.
 	if c.CPUs > b.have.maxVCPUs {
 		return nil, fmt.Errorf("%d cpus: kvm on this host has at most %d", c.CPUs, b.have.maxVCPUs)
 	}
-	m, err := b.newMachine(c.Most())
+	m, err := b.newMachine(c.Most(), c.Memory)
 	if err != nil {
 		return nil, err
 	}
@@ -98,8 +98,9 @@ func (m *Machine) assemble(b *Backend, c vm.Config, devices []virtio.Device) err
 	return m.vcpus[0].enter(entry)
 }
 
-// newMachine makes a VM with memory and interrupt controllers.
-func (b *Backend) newMachine(memory uint64) (_ *Machine, err error) {
+// newMachine makes a VM with interrupt controllers, and memory, of which the guest has
+// the first given bytes.
+func (b *Backend) newMachine(memory, given uint64) (_ *Machine, err error) {
 	m := &Machine{console: vm.NewTail(consoleTail), ending: make(chan struct{}), done: make(chan struct{}), vmfd: -1, clockCtrl: b.have.clockCtrl, xcrs: b.have.xcrs}
 	m.resumed.L = &m.mu
 	m.timing.Begin = time.Now()
@@ -108,7 +109,7 @@ func (b *Backend) newMachine(memory uint64) (_ *Machine, err error) {
 			m.free() //nolint:errcheck // the first error counts
 		}
 	}()
-	if m.ram, err = newRAM(memory); err != nil {
+	if m.ram, err = newRAM(memory, given); err != nil {
 		return nil, err
 	}
 	if m.vmfd, err = uapi.Ioctl(int(b.kvm.Fd()), uapi.KVM_CREATE_VM, 0, "KVM_CREATE_VM"); err != nil {
@@ -122,7 +123,7 @@ func (b *Backend) newMachine(memory uint64) (_ *Machine, err error) {
 	if _, err := uapi.IoctlPtr(m.vmfd, uapi.KVM_SET_IDENTITY_MAP_ADDR, &at, "KVM_SET_IDENTITY_MAP_ADDR"); err != nil {
 		return nil, err
 	}
-	if err := m.ram.register(m.vmfd); err != nil {
+	if err := m.ram.register(m.vmfd, m.ram.mem.Regions()); err != nil {
 		return nil, err
 	}
 	if _, err := uapi.Ioctl(m.vmfd, uapi.KVM_CREATE_IRQCHIP, 0, "KVM_CREATE_IRQCHIP"); err != nil {
@@ -162,7 +163,7 @@ func (m *Machine) load(c vm.Config, pvh bool) (boot.State, error) {
 	if err != nil {
 		return boot.State{}, fmt.Errorf("initramfs: %w", err)
 	}
-	p := boot.Params{Memory: c.Memory, Cmdline: commandLine(c, len(m.windows)), Initrd: initrd, PVH: pvh}
+	p := boot.Params{Cmdline: commandLine(c, len(m.windows)), Initrd: initrd, PVH: pvh}
 	if c.ACPI {
 		if p.RSDP, err = m.writeACPI(c.CPUs); err != nil {
 			return boot.State{}, err

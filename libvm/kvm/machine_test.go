@@ -190,14 +190,16 @@ func TestGoSignalsDoNotDisturb(t *testing.T) {
 
 func TestMemoryAroundTheHole(t *testing.T) {
 	for _, tt := range []struct {
-		size uint64
-		want []mem.GPA // start, end of each region
+		size, given uint64
+		want        []mem.GPA // start, end of each region
 	}{
-		{64 << 20, []mem.GPA{0, 64 << 20}},
-		{3 << 30, []mem.GPA{0, 3 << 30}},
-		{4 << 30, []mem.GPA{0, 3 << 30, 4 << 30, 5 << 30}},
+		{64 << 20, 64 << 20, []mem.GPA{0, 64 << 20}},
+		{3 << 30, 3 << 30, []mem.GPA{0, 3 << 30}},
+		{4 << 30, 4 << 30, []mem.GPA{0, 3 << 30, 4 << 30, 5 << 30}},
+		{4 << 30, 64 << 20, []mem.GPA{0, 64 << 20}},
+		{8 << 30, 4 << 30, []mem.GPA{0, 3 << 30, 4 << 30, 5 << 30}},
 	} {
-		r, err := newRAM(tt.size)
+		r, err := newRAM(tt.size, tt.given)
 		if err != nil {
 			t.Fatal(err)
 		}

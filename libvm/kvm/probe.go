@@ -89,7 +89,7 @@ func probeCode() []byte {
 
 // probe runs the guest once and returns the CPU time that its count took.
 func (b *Backend) probe(ctx context.Context) (time.Duration, error) {
-	m, err := b.newMachine(probeMemory)
+	m, err := b.newMachine(probeMemory, probeMemory)
 	if err != nil {
 		return 0, err
 	}

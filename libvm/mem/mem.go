@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync/atomic"
 )
 
 // GPA is a guest physical address, in bytes from the start of the guest's
@@ -27,14 +28,24 @@ type Region struct {
 // end is the first GPA behind the region.
 func (r Region) end() GPA { return r.GPA + GPA(len(r.Host)) }
 
-// Memory is an immutable set of regions, sorted by GPA.
+// Memory is a set of regions, sorted by GPA. It only ever grows.
 type Memory struct {
-	regions []Region
+	regions atomic.Pointer[[]Region]
 }
 
 // New makes a Memory of regions, which must not be empty, wrap around the end
 // of the address space, or overlap one another.
 func New(regions ...Region) (*Memory, error) {
+	m := &Memory{}
+	if err := m.Set(regions...); err != nil {
+		return nil, err
+	}
+	return m, nil
+}
+
+// Set replaces the regions by others, as New takes them, in which all of the present
+// ones are, at the same places. A Slice of before stays good.
+func (m *Memory) Set(regions ...Region) error {
 	rs := slices.Clone(regions)
 	slices.SortFunc(rs, func(a, b Region) int {
 		switch {
@@ -47,17 +58,18 @@ func New(regions ...Region) (*Memory, error) {
 	})
 	for i, r := range rs {
 		if len(r.Host) == 0 || r.end() < r.GPA {
-			return nil, fmt.Errorf("memory region gpa %#x size %#x: empty or wraps", r.GPA, len(r.Host))
+			return fmt.Errorf("memory region gpa %#x size %#x: empty or wraps", r.GPA, len(r.Host))
 		}
 		if i > 0 && rs[i-1].end() > r.GPA {
-			return nil, fmt.Errorf("memory regions at gpa %#x and %#x overlap", rs[i-1].GPA, r.GPA)
+			return fmt.Errorf("memory regions at gpa %#x and %#x overlap", rs[i-1].GPA, r.GPA)
 		}
 	}
-	return &Memory{regions: rs}, nil
+	m.regions.Store(&rs)
+	return nil
 }
 
 // Regions returns the regions, sorted by GPA. The caller does not change them.
-func (m *Memory) Regions() []Region { return m.regions }
+func (m *Memory) Regions() []Region { return *m.regions.Load() }
 
 // Slice returns the n bytes of guest memory that start at gpa, without copying.
 // It fails with ErrUnmapped unless one region holds them all. n == 0 gives an
@@ -66,7 +78,7 @@ func (m *Memory) Slice(gpa GPA, n uint64) ([]byte, error) {
 	if n == 0 {
 		return nil, nil
 	}
-	for _, r := range m.regions {
+	for _, r := range m.Regions() {
 		if gpa < r.GPA || gpa >= r.end() {
 			continue
 		}

@@ -71,3 +71,32 @@ func TestSlice(t *testing.T) {
 		t.Errorf("Regions = %v, not sorted", got)
 	}
 }
+
+// TestSet: a memory that grows has what it had, and ranges across what was its end.
+func TestSet(t *testing.T) {
+	host := make([]byte, 3*4096)
+	m, err := New(Region{GPA: 0, Host: host[:4096]})
+	if err != nil {
+		t.Fatal(err)
+	}
+	before, err := m.Slice(0, 4096)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := m.Set(Region{GPA: 0, Host: host[:8192]}, Region{GPA: 1 << 32, Host: host[8192:]}); err != nil {
+		t.Fatal(err)
+	}
+	before[4095] = 7
+	if b, err := m.Slice(4090, 100); err != nil || b[5] != 7 {
+		t.Errorf("across the end of before: %v", err)
+	}
+	if _, err := m.Slice(1<<32, 4096); err != nil {
+		t.Error(err)
+	}
+	if err := m.Set(Region{GPA: 0, Host: host}, Region{GPA: 4096, Host: host}); err == nil {
+		t.Error("regions that overlap")
+	}
+	if got := len(m.Regions()); got != 2 {
+		t.Errorf("%d regions after a refusal", got)
+	}
+}

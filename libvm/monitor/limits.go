@@ -55,6 +55,11 @@ func (c *container) grow(ctx context.Context, r *specs.LinuxResources) error {
 		return err
 	}
 	for _, at := range blocks {
+		if g, ok := c.monitor.machine.vm.(vm.Grower); ok {
+			if err := g.AddBlock(at); err != nil {
+				return fmt.Errorf("more memory for the guest: %w", err)
+			}
+		}
 		_, err := ask(ctx, c, func(ctx context.Context, a api.AgentService) (*api.Empty, error) {
 			return a.AddMemory(ctx, &api.AddMemoryRequest{Address: at, Bytes: vm.BlockBytes})
 		})

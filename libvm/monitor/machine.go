@@ -16,6 +16,7 @@ import (
 	"runv/libvm/guest"
 	"runv/libvm/initramfs"
 	"runv/libvm/kernel"
+	"runv/libvm/kvm"
 	"runv/libvm/virtio"
 	"runv/libvm/virtio/balloon"
 	"runv/libvm/virtio/blk"
@@ -54,7 +55,8 @@ func (m *monitor) startMachine(ctx context.Context) (*machine, error) {
 	if c, ok := backend.(io.Closer); ok {
 		defer c.Close() //nolint:errcheck // only what it starts VMs with: a guest that breaks out finds no /dev/kvm
 	}
-	vc, err := m.vmConfig()
+	_, bounded := backend.(*kvm.Backend)
+	vc, err := m.vmConfig(bounded || vm.Need(m.spec.Linux.Resources) > 0)
 	if err != nil {
 		return nil, err
 	}
@@ -141,8 +143,9 @@ func (mc *machine) close() {
 	mc.initrd.Close() //nolint:errcheck // a memfd
 }
 
-// vmConfig derives the VM from the launch.
-func (m *monitor) vmConfig() (vm.Config, error) {
+// vmConfig derives the VM from the launch. It can grow if it is bounded, by the backend
+// or by the limit of its cgroup: a guest under QEMU can use all that the machine has.
+func (m *monitor) vmConfig(bounded bool) (vm.Config, error) {
 	c := m.launch.Config
 	image, modules, err := inspectKernel(m.launch.Kernel)
 	if err != nil {
@@ -153,8 +156,11 @@ func (m *monitor) vmConfig() (vm.Config, error) {
 		return vm.Config{}, err
 	}
 	memory, cpus := m.launch.Size(&m.spec)
-	if m.mostRAM, err = m.launch.MaxMemory(memory); err != nil {
-		return vm.Config{}, err
+	m.mostRAM = memory
+	if bounded {
+		if m.mostRAM, err = m.launch.MaxMemory(memory); err != nil {
+			return vm.Config{}, err
+		}
 	}
 	m.log.Debug("guest kernel", "path", m.launch.Kernel, "format", image.Format.String(), "release", image.Release, "modules", len(modules))
 	return vm.Config{

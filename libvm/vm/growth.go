@@ -59,4 +59,12 @@ func Address(offset uint64) uint64 {
 	return offset + HoleEnd - HoleStart
 }
 
+// Offset undoes Address.
+func Offset(address uint64) uint64 {
+	if address < HoleEnd {
+		return min(address, HoleStart)
+	}
+	return address - (HoleEnd - HoleStart)
+}
+
 func roundUp(n uint64) uint64 { return (n + BlockBytes - 1) / BlockBytes * BlockBytes }

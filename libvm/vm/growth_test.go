@@ -53,6 +53,17 @@ func TestGrowth(t *testing.T) {
 	}
 }
 
+func TestOffset(t *testing.T) {
+	for _, offset := range []uint64{0, 512 * MiB, 3*gib - 1, 3 * gib, 3*gib + 1, 16 * gib} {
+		if got := Offset(Address(offset)); got != offset {
+			t.Errorf("%#x at %#x: %#x", offset, Address(offset), got)
+		}
+	}
+	if got := Offset(HoleStart + 5); got != HoleStart {
+		t.Errorf("in the hole: %#x", got)
+	}
+}
+
 // TestLargestMemory: it is what Growth reaches, and no more.
 func TestLargestMemory(t *testing.T) {
 	for _, memory := range []uint64{48, 194, 512, 900, 1023, 1024, 3000, 3072, 5000} {

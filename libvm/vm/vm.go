@@ -81,6 +81,14 @@ type Confiner interface {
 	Confine() error
 }
 
+// Grower is a VM whose guest cannot use more memory than it was given. That of another
+// has all of Config.MaxMemory, whether its kernel knows or not.
+type Grower interface {
+	// AddBlock gives the guest the block of BlockBytes at a guest physical address, which
+	// is one of Growth. It may have it already.
+	AddBlock(address uint64) error
+}
+
 // Child is a VM that is a child process of its starter, who must not reap it.
 type Child interface {
 	PID() int

@@ -2,6 +2,7 @@ package integration
 
 import (
 	"fmt"
+	"os"
 	"strconv"
 	"strings"
 	"testing"
@@ -189,6 +190,32 @@ func TestUpdateGrows(t *testing.T) {
 	r.Must("update", "--memory", "100m", "--memory-swap", "100m", c.ID)
 	if got := c.Output(fmt.Sprintf(fill, 150)); got == fmt.Sprint(150<<20) { // dd is killed
 		t.Errorf("in use with a limit of 100 MiB: %s", got)
+	}
+	c.End()
+}
+
+// TestUpdateGrowsFromNoLimit: our own VMM keeps from the guest what it was not given;
+// under QEMU only a limit of the host's does, so that without one a VM does not grow.
+func TestUpdateGrowsFromNoLimit(t *testing.T) {
+	r := newRuntime(t)
+	c := r.Create(r.NewBundle(harness.Args("sleep", "1000"))).Start()
+	got := r.RunWith(nil, "update", "--memory", "700m", "--memory-swap", "700m", c.ID)
+	switch {
+	case os.Getenv("RUNV_BACKEND") != "kvm":
+		if got.Status != 1 || !strings.Contains(got.Stderr, "grows to 512 MiB at most: ") {
+			t.Errorf("%+v", got)
+		}
+	case !strings.HasSuffix(c.Output("uname -r"), "-runv"):
+		if got.Status != 1 || !strings.Contains(got.Stderr, "CONFIG_ARCH_MEMORY_PROBE") {
+			t.Errorf("%+v", got)
+		}
+	default:
+		if n := guestLimits(c, "memory.max"); got.Status != 0 || n != fmt.Sprint(700<<20) {
+			t.Errorf("%+v, limit %s", got, n)
+		}
+		if n := c.Output("head -c 600m /dev/zero | tail | wc -c"); n != fmt.Sprint(600<<20) {
+			t.Errorf("in use: %s", n)
+		}
 	}
 	c.End()
 }

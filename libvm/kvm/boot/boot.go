@@ -69,8 +69,6 @@ type File struct {
 
 // Params is what a kernel gets besides itself.
 type Params struct {
-	// Memory is how much of the guest's memory, in bytes, the kernel is told of; 0: all.
-	Memory  uint64
 	Cmdline string
 	Initrd  File    // Size 0: none
 	RSDP    mem.GPA // ACPI's root pointer, 0 if there is none
@@ -101,11 +99,11 @@ func Load(m *mem.Memory, k File, p Params) (State, error) {
 	if err != nil {
 		return State{}, err
 	}
-	regions := first(m.Regions(), p.Memory)
+	regions := m.Regions()
 	if len(regions) == 0 || regions[0].GPA != 0 || uint64(len(regions[0].Host)) <= uint64(himem) {
 		return State{}, fmt.Errorf("boot: %w", ErrTooSmall)
 	}
-	l := &loader{mem: m, regions: regions, low: mem.GPA(len(regions[0].Host)), params: make(bootParams, paramsBytes)}
+	l := &loader{mem: m, low: mem.GPA(len(regions[0].Host)), params: make(bootParams, paramsBytes)}
 	switch im.Format {
 	case kernel.ELF:
 		l.pvh = im.PVHEntry != 0 && (p.PVH || im.Release == "")
@@ -139,8 +137,7 @@ func state(entry mem.GPA) State {
 // loader is a kernel on its way into memory.
 type loader struct {
 	mem     *mem.Memory
-	regions []mem.Region // of which the kernel is told
-	low     mem.GPA      // end of the memory below the hole
+	low     mem.GPA // end of the memory below the hole
 	params  bootParams
 	pvh     bool // entered by PVH
 	entry   mem.GPA
@@ -221,7 +218,7 @@ func (l *loader) finish(p Params) error {
 	}
 	l.params.setCmdline(cmdStart)
 	l.params.setRSDP(p.RSDP)
-	if err := l.params.setE820(memoryMap(l.regions)); err != nil {
+	if err := l.params.setE820(memoryMap(l.mem.Regions())); err != nil {
 		return err
 	}
 	page, err := l.mem.Slice(paramsStart, paramsBytes)

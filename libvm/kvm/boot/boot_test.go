@@ -5,7 +5,6 @@ import (
 	"debug/elf"
 	"encoding/binary"
 	"errors"
-	"slices"
 	"strings"
 	"testing"
 
@@ -99,42 +98,6 @@ func TestLoadELF(t *testing.T) {
 	} {
 		if f.got != f.want {
 			t.Errorf("%s: got %#x, want %#x", f.name, f.got, f.want)
-		}
-	}
-}
-
-// TestLoadIntoPart: the kernel is told of a part of the memory, and what it needs is there.
-func TestLoadIntoPart(t *testing.T) {
-	const part = testRAM / 4 * 3
-	m := memory(t, testRAM)
-	s, err := Load(m, file(vmlinux(0x1000010, load(0x1000000, 0x3000, 0x5000))), Params{Memory: part, Initrd: file(make([]byte, 5000))})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if s.InitrdStart == 0 || s.InitrdStart+5000 > part {
-		t.Errorf("initramfs at %#x", s.InitrdStart)
-	}
-	p, err := m.Slice(paramsStart, paramsBytes)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if n := binary.LittleEndian.Uint64(p[0x2d0+3*20+8:]); n != part-1<<20 {
-		t.Errorf("the kernel is told of %#x bytes", n)
-	}
-	if _, err := Load(memory(t, testRAM), file(vmlinux(part, load(part, 16, 16))), Params{Memory: part}); !errors.Is(err, ErrTooSmall) {
-		t.Errorf("a kernel beyond it: %v", err)
-	}
-	m, err = mem.New(mem.Region{GPA: 0, Host: make([]byte, 8192)}, mem.Region{GPA: 1 << 32, Host: make([]byte, 8192)})
-	if err != nil {
-		t.Fatal(err)
-	}
-	for n, want := range map[uint64][]int{0: {8192, 8192}, 4096: {4096}, 8192: {8192}, 12288: {8192, 4096}} {
-		var got []int
-		for _, r := range first(m.Regions(), n) {
-			got = append(got, len(r.Host))
-		}
-		if !slices.Equal(got, want) {
-			t.Errorf("the first %d bytes: %v, want %v", n, got, want)
 		}
 	}
 }

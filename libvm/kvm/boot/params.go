@@ -86,23 +86,6 @@ type e820 struct {
 	typ        uint32
 }
 
-// first returns the first n bytes of regions; 0: all.
-func first(regions []mem.Region, n uint64) []mem.Region {
-	if n == 0 {
-		return regions
-	}
-	var out []mem.Region
-	for _, r := range regions {
-		k := min(n, uint64(len(r.Host)))
-		if k == 0 {
-			break
-		}
-		r.Host = r.Host[:k:k]
-		out, n = append(out, r), n-k
-	}
-	return out
-}
-
 // memoryMap describes the regions, the first of which has the hole of a PC
 // below 1 MiB.
 func memoryMap(regions []mem.Region) []e820 {

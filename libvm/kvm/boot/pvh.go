@@ -23,7 +23,7 @@ const (
 
 // writeStartInfo writes struct hvm_start_info, with one module, the initramfs.
 func (l *loader) writeStartInfo(p Params) error {
-	regions := memoryMap(l.regions)
+	regions := memoryMap(l.mem.Regions())
 	page, err := l.mem.Slice(paramsStart, uint64(memmapStart-paramsStart)+uint64(len(regions))*memmapBytes)
 	if err != nil {
 		return err
