@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -33,6 +34,9 @@ var flagsAlone = [...]string{"-nodefaults", "-no-user-config", "-no-reboot"}
 // dropped are the options that name what runv passes as descriptors.
 var dropped = [...]string{"-chardev", "-device", "-netdev", "-mon", "-serial", "-kernel", "-initrd"}
 
+// ramOfFile is memory that runv passes as a descriptor; QEMU makes the same itself.
+var ramOfFile = regexp.MustCompile(`^memory-backend-file,(.*),mem-path=.*$`)
+
 // machineOf takes the machine from the command line of a container's QEMU.
 func machineOf(cmdline []string) (machine, error) {
 	m := machine{qemu: cmdline[0]}
@@ -49,7 +53,7 @@ func machineOf(cmdline []string) (machine, error) {
 			m.fs = cmdline[i]
 		}
 		if !slices.Contains(dropped[:], flag) {
-			m.args = append(m.args, flag, cmdline[i])
+			m.args = append(m.args, flag, ramOfFile.ReplaceAllString(cmdline[i], "memory-backend-memfd,$1"))
 		}
 	}
 	if m.fs == "" {

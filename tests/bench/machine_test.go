@@ -9,13 +9,13 @@ import (
 )
 
 func TestMachineOf(t *testing.T) {
-	m, err := machineOf(strings.Fields("/usr/bin/qemu -M microvm -nodefaults -m 512M -append quiet" +
+	m, err := machineOf(strings.Fields("/usr/bin/qemu -M microvm -nodefaults -m 512M -object memory-backend-file,id=mem,size=512M,share=on,mem-path=/proc/self/fd/3 -append quiet" +
 		" -kernel /proc/self/fd/3 -initrd /proc/self/fd/4 -chardev socket,id=c,fd=5 -serial chardev:c" +
 		" -device vhost-user-rng,chardev=r -device vhost-user-fs-device,chardev=f,tag=runv -no-reboot"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := strings.Fields("-M microvm -nodefaults -m 512M -append quiet -no-reboot")
+	want := strings.Fields("-M microvm -nodefaults -m 512M -object memory-backend-memfd,id=mem,size=512M,share=on -append quiet -no-reboot")
 	if m.qemu != "/usr/bin/qemu" || !slices.Equal(m.args, want) {
 		t.Errorf("got %s %v, want %v", m.qemu, m.args, want)
 	}
