@@ -32,6 +32,7 @@ const sysctlDir = "/proc/sys/net"
 type Namespace struct {
 	handle *netlink.Handle
 	params *os.File // sysctlDir, for when the path does not lead there any more
+	ports  *os.File // localPorts, as profiles of AppArmor let nobody open it for writing
 	cards  []*card
 	noTaps error // why there are none
 	now    Config
@@ -57,6 +58,10 @@ func Open(count, pairs int) (*Namespace, error) {
 		return nil, fmt.Errorf("open the network namespace: %w", err)
 	}
 	if n.params, err = os.OpenFile(sysctlDir, unix.O_PATH|unix.O_DIRECTORY, 0); err != nil {
+		n.Close()
+		return nil, err
+	}
+	if n.ports, err = os.OpenFile(sysctlDir+"/"+localPorts, os.O_WRONLY, 0); err != nil {
 		n.Close()
 		return nil, err
 	}
@@ -110,6 +115,9 @@ func (n *Namespace) Close() {
 	}
 	if n.params != nil {
 		n.params.Close() //nolint:errcheck // a directory
+	}
+	if n.ports != nil {
+		n.ports.Close() //nolint:errcheck // each write was checked
 	}
 	n.handle.Close()
 }
@@ -167,17 +175,6 @@ func (n *Namespace) readSysctl(name string) (string, error) {
 		b = b[:len(b)-1]
 	}
 	return string(b), err
-}
-
-// writeSysctl writes a file below sysctlDir.
-func (n *Namespace) writeSysctl(name, value string) error {
-	fd, err := unix.Openat(int(n.params.Fd()), name, unix.O_WRONLY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return &os.PathError{Op: "open", Path: name, Err: err}
-	}
-	f := os.NewFile(uintptr(fd), name)
-	_, err = f.WriteString(value)
-	return errors.Join(err, f.Close())
 }
 
 // find returns the card of an interface, or nil.

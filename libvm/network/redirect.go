@@ -69,6 +69,9 @@ const (
 	namePort  = 53
 )
 
+// localPorts is the file of the ports that the namespace's programs get.
+const localPorts = "ipv4/ip_local_port_range"
+
 // answers matches what name servers answer to those ports over IPv4: header
 // without options, no fragment, protocol, ports.
 func answers(protocol uint32) *netlink.TcU32Sel {
@@ -87,7 +90,7 @@ func (n *Namespace) ShareResolver() error {
 	if n.resolver {
 		return nil
 	}
-	if err := n.writeSysctl("ipv4/ip_local_port_range", fmt.Sprintf("%d\t%d", firstPort, lastPort)); err != nil {
+	if _, err := n.ports.WriteString(fmt.Sprintf("%d\t%d", firstPort, lastPort)); err != nil {
 		return fmt.Errorf("ports for the name server: %w", err)
 	}
 	n.resolver = true

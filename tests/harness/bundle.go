@@ -23,7 +23,8 @@ type Bundle struct {
 type Change func(*specs.Spec)
 
 // NewBundle makes a bundle from what `runv spec` prints, with a busybox rootfs
-// that can be written to, no terminal, and the changes.
+// that can be written to, no terminal, under the AppArmor profile RUNV_TEST_APPARMOR
+// (none if that is not set), and the changes.
 func (r *Runtime) NewBundle(changes ...Change) *Bundle {
 	r.T.Helper()
 	b := &Bundle{Dir: filepath.Join(r.Dir, "bundle-"+r.NewID())}
@@ -42,6 +43,7 @@ func (r *Runtime) NewBundle(changes ...Change) *Bundle {
 	}
 	b.Spec.Process.Terminal = false
 	b.Spec.Root.Readonly = false
+	b.Spec.Process.ApparmorProfile = os.Getenv("RUNV_TEST_APPARMOR")
 	// Only where the host has cgroup v2, as by runc: bundles are to be the same on all.
 	b.Spec.Linux.Namespaces = slices.DeleteFunc(b.Spec.Linux.Namespaces, func(n specs.LinuxNamespace) bool {
 		return n.Type == specs.CgroupNamespace
