@@ -4,6 +4,9 @@
 # in scripts/test-lsm.cil, or has the profiles in scripts/test-lsm.profiles.
 #
 # RUNV, RUNV_TEST_KERNEL, RUNV_BACKEND  as for scripts/test-kvm.sh
+# RUNV_TEST_TIMEOUT   of the whole, in seconds (600)
+# RUNV_TEST_APPARMOR  a profile of every container: with -run REGEXP other tests,
+#                     too, show that they pass under it
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -34,6 +37,9 @@ apparmor)
 	;;
 esac
 go test -c -o "$build/integration.test" ./tests/integration
+mkdir "$build/probes"
+CGO_ENABLED=0 go build -o "$build/probes/" ./tests/integration/testdata/*
+export RUNV_TEST_PROBES=$build/probes
 
 script="set -e
 $load
