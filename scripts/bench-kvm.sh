@@ -1,7 +1,7 @@
 #!/bin/bash
 # bench-kvm.sh [BENCH-FLAG…]: our own VMM beside QEMU, both on KVM.
 #
-# Runs sections kvm and kvm-network of tests/bench in scripts/kvmhost.sh, where KVM is real and
+# Runs sections kvm and kvm-network (-only kvm-iperf: that one) of tests/bench in scripts/kvmhost.sh, where KVM is real and
 # everything is some hundred times slower than on hardware: what counts are the
 # ratios. The table goes to stdout. A BENCH-FLAG is one of tests/bench (-n 5).
 #
@@ -9,6 +9,7 @@
 # RUNV, RUNV_KERNEL   what is measured
 set -euo pipefail
 cd "$(dirname "$0")/.."
+scripts/deps.sh bench
 
 # A guest's processor may be waiting for one of this machine's all the while.
 export RUNV_BOOT_LIMIT=${RUNV_BOOT_LIMIT:-60}

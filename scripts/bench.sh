@@ -3,6 +3,7 @@
 # -help lists them). The table goes to stdout.
 set -eu
 cd "$(dirname "$0")/.."
+scripts/deps.sh bench
 
 RUNV_KERNEL=${RUNV_KERNEL:-$(agent/kernel/build.sh | tail -n 1)}
 export RUNV_KERNEL

@@ -3,6 +3,7 @@
 #   run   what a container in a VM needs: QEMU, and busybox for the first bundle
 #   test  what the tests compare with and drive
 #   engines  Docker, Podman and containerd, for tests/engines
+#   bench  what the benchmark measures with
 #   programs  what their image of real programs is made with, and a way out for it
 #   selinux, apparmor  what makes policies for scripts/test-lsm.sh
 #   generate  what remakes the code of the protocol
@@ -15,6 +16,7 @@ packages_run=(qemu-system-x86 busybox-static ca-certificates)
 packages_test=(gcc libc6-dev libseccomp-dev runc crun iproute2 procps)
 packages_engines=(docker.io containerd containernetworking-plugins podman iptables busybox-static iproute2 procps bsdutils util-linux curl
 	jq docker-compose slirp4netns passt netavark aardvark-dns dnsmasq-base)
+packages_bench=(iperf3)
 packages_programs=(debootstrap slirp4netns)
 packages_selinux=(secilc)
 packages_apparmor=(apparmor)
@@ -26,11 +28,12 @@ for use in "$@"; do
 	run) want+=("${packages_run[@]}") ;;
 	test) want+=("${packages_test[@]}") ;;
 	engines) want+=("${packages_engines[@]}") ;;
+	bench) want+=("${packages_bench[@]}") ;;
 	programs) want+=("${packages_programs[@]}") ;;
 	selinux) want+=("${packages_selinux[@]}") ;;
 	apparmor) want+=("${packages_apparmor[@]}") ;;
 	generate) want+=("${packages_generate[@]}") ;;
-	*) echo "deps.sh: unknown use '$use' (run, test, engines, programs, selinux, apparmor, generate)" >&2; exit 2 ;;
+	*) echo "deps.sh: unknown use '$use' (run, test, engines, bench, programs, selinux, apparmor, generate)" >&2; exit 2 ;;
 	esac
 done
 

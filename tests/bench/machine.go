@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -108,18 +109,23 @@ func (b *bench) machine(ctx context.Context, r runtime) (m machine, err error) {
 // boot boots the machine with an initramfs until it ends by itself, and returns
 // what came on its console.
 func (m machine) boot(ctx context.Context, initrd string, extra ...string) (string, error) {
-	return m.bootWith(ctx, initrd, nil, extra...)
+	return m.bootWith(ctx, initrd, nil, nil, extra...)
 }
 
-// bootWith does so with files that QEMU inherits, as descriptors from 3 on.
-func (m machine) bootWith(ctx context.Context, initrd string, files []*os.File, extra ...string) (string, error) {
+// bootWith does so with files that QEMU inherits, as descriptors from 3 on; what comes
+// on the console goes to watch, too, unless that is nil.
+func (m machine) bootWith(ctx context.Context, initrd string, files []*os.File, watch io.Writer, extra ...string) (string, error) {
 	args := append(slices.Clone(m.args), "-initrd", initrd, "-serial", "stdio")
 	cmd := exec.CommandContext(ctx, m.qemu, append(args, extra...)...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: unix.SIGKILL}
 	cmd.Env = []string{}
 	cmd.ExtraFiles = files
 	var out bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &out, &out
+	cmd.Stdout = &out
+	if watch != nil {
+		cmd.Stdout = io.MultiWriter(&out, watch)
+	}
+	cmd.Stderr = cmd.Stdout
 	if err := cmd.Run(); err != nil {
 		return out.String(), fmt.Errorf("qemu: %w: %s", err, &out)
 	}
@@ -137,12 +143,12 @@ func (m machine) bootTime(ctx context.Context, initrd string) ([]reading, error)
 	return []reading{{value: ms(took)}}, err
 }
 
-// initrd writes an initramfs with the given program as its init.
-func (b *bench) initrd(name string, program []byte) (string, error) {
+// initrd writes an initramfs with the given program as its init, and files beside it.
+func (b *bench) initrd(name string, program []byte, files ...initramfs.Module) (string, error) {
 	path := filepath.Join(b.dir, name)
 	f, err := os.Create(path)
 	if err != nil {
 		return "", err
 	}
-	return path, errors.Join(initramfs.Write(f, program, nil), f.Close())
+	return path, errors.Join(initramfs.Write(f, program, files), f.Close())
 }

@@ -49,8 +49,10 @@ var sections = [...]section{
 	{name: "sizes", run: (*bench).measureSizes},
 	{name: "io", run: (*bench).measureIO},
 	{name: "network", run: (*bench).measureNetwork},
+	{name: "iperf", run: (*bench).measureIperf},
 	{name: "kvm", run: (*bench).measureKVM, asked: true},
 	{name: "kvm-network", run: (*bench).measureKVMNetwork, asked: true},
+	{name: "kvm-iperf", run: (*bench).measureKVMIperf, asked: true},
 }
 
 func main() {
@@ -77,7 +79,7 @@ func run(ctx context.Context) (err error) {
 	flag.StringVar(&b.work, "work", "", "the program that tests/bench/work is, built static")
 	flag.StringVar(&b.script, "rootfs-script", "scripts/rootfs.sh", "what makes a root file system")
 	flag.IntVar(&b.n, "n", 10, "readings of each kind; of I/O, half of it")
-	only := flag.String("only", strings.Join(usual, ","), "sections to run; there are kvm and kvm-network, too, for a host with KVM")
+	only := flag.String("only", strings.Join(usual, ","), "sections to run; there are kvm, kvm-network and kvm-iperf, too, for a host with KVM")
 	flag.Float64Var(&b.native, "native", 0, "CPU time of \"runv --version\" on real hardware, in ms, by which section kvm estimates its own")
 	share := flag.String("serve", "", "serve this directory to the QEMU that connects to the socket that is the argument")
 	flag.Parse()

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"slices"
@@ -29,35 +30,48 @@ func (b *bench) overQEMUCard(ctx context.Context, r runtime, p *pair, env []stri
 	if err != nil {
 		return nil, err
 	}
-	mac, err := joinTap(p)
+	boot, err := m.onTap(p.near, initrd, append(env, "BENCH_ADDRESS="+nearAddress+"/24"))
+	if err != nil {
+		return nil, err
+	}
+	return func(ctx context.Context) ([]reading, error) {
+		out, err := boot(ctx, nil)
+		if err != nil {
+			return nil, err
+		}
+		return steps(out)
+	}, nil
+}
+
+// onTap returns what boots the machine with an environment for its init, and a card of
+// QEMU's that is joined with eth0 of a namespace. Lines of the console go to watch,
+// too, unless that is nil.
+func (m machine) onTap(ns *os.File, initrd string, env []string) (boot func(ctx context.Context, watch io.Writer) (string, error), err error) {
+	mac, err := joinTap(ns)
 	if err != nil {
 		return nil, err
 	}
 	m.args = slices.Clone(m.args)
-	env = append(env, "BENCH_ADDRESS="+nearAddress+"/24")
 	for i := range m.args {
 		if i > 0 && m.args[i-1] == "-append" { // what the kernel does not know is init's environment
 			m.args[i] += " " + strings.Join(env, " ")
 		}
 	}
-	return func(ctx context.Context) ([]reading, error) {
-		tap, err := openTap(p.near)
+	return func(ctx context.Context, watch io.Writer) (string, error) {
+		tap, err := openTap(ns)
 		if err != nil {
-			return nil, err
+			return "", err
 		}
 		defer tap.Close() //nolint:errcheck // QEMU has it
-		out, err := m.bootWith(ctx, initrd, []*os.File{tap}, "-netdev", "tap,id=net,vhost=off,fd=3",
+		out, err := m.bootWith(ctx, initrd, []*os.File{tap}, watch, "-netdev", "tap,id=net,vhost=off,fd=3",
 			"-device", fmt.Sprintf("virtio-net-device,netdev=net,mac=%s", mac))
-		if err != nil {
-			return nil, err
-		}
-		return steps(strings.ReplaceAll(out, "\r", ""))
+		return strings.ReplaceAll(out, "\r", ""), err
 	}, nil
 }
 
-// joinTap makes a tap in the near namespace of p, has it and the interface there
-// each send what the other one receives, and returns the interface's address.
-func joinTap(p *pair) (mac net.HardwareAddr, err error) {
+// joinTap makes a tap in a namespace, has it and eth0 there each send what the other
+// one receives, and returns the address of eth0.
+func joinTap(ns *os.File) (mac net.HardwareAddr, err error) {
 	for _, args := range []string{
 		"ip tuntap add dev " + tapName + " mode tap vnet_hdr",
 		"ip link set " + tapName + " up",
@@ -66,11 +80,11 @@ func joinTap(p *pair) (mac net.HardwareAddr, err error) {
 		"tc filter add dev eth0 ingress protocol all u32 match u32 0 0 action mirred egress redirect dev " + tapName,
 		"tc filter add dev " + tapName + " ingress protocol all u32 match u32 0 0 action mirred egress redirect dev eth0",
 	} {
-		if err := runIn(p.near, args); err != nil {
+		if err := runIn(ns, args); err != nil {
 			return nil, err
 		}
 	}
-	err = inside(p.near, func() error {
+	err = inside(ns, func() error {
 		i, err := net.InterfaceByName("eth0")
 		if err == nil {
 			mac = i.HardwareAddr

@@ -47,7 +47,7 @@ func (b *bench) networkOf(ctx context.Context, part int, machine runtime, rs ...
 			return err
 		}
 		defer p.close()
-		dir, err := b.networkBundle(ctx, p, env)
+		dir, err := b.networkBundle(ctx, p.near, env)
 		if err != nil {
 			return err
 		}
@@ -72,14 +72,15 @@ func (b *bench) networkOf(ctx context.Context, part int, machine runtime, rs ...
 	return nil
 }
 
-// networkBundle makes the bundle of the container at the near end of p.
-func (b *bench) networkBundle(ctx context.Context, p *pair, env []string) (string, error) {
+// networkBundle makes the bundle of a container in a namespace.
+func (b *bench) networkBundle(ctx context.Context, ns *os.File, env []string) (string, error) {
 	dir, err := b.bundle(ctx, "network", func(s *specs.Spec) {
 		s.Process.Args = []string{"/work"}
 		s.Process.Env = append(append(s.Process.Env, "BENCH_CONTAINER=1"), env...)
+		s.Root.Readonly = false // iperf3 has files
 		for i := range s.Linux.Namespaces {
 			if s.Linux.Namespaces[i].Type == specs.NetworkNamespace {
-				s.Linux.Namespaces[i].Path = nsPath(p.near)
+				s.Linux.Namespaces[i].Path = nsPath(ns)
 			}
 		}
 	})
@@ -101,7 +102,20 @@ type pair struct {
 }
 
 // newPair makes one.
-func newPair() (_ *pair, err error) {
+func newPair() (*pair, error) {
+	p, err := newLink("far0")
+	if err != nil {
+		return nil, err
+	}
+	if p.servers, err = serveNetwork(p.far); err != nil {
+		p.close()
+		return nil, err
+	}
+	return p, nil
+}
+
+// newLink makes one without servers, whose far interface has a name.
+func newLink(name string) (_ *pair, err error) {
 	p := &pair{}
 	for _, f := range []**os.File{&p.near, &p.far} {
 		err = errors.Join(err, thread.Own(func() (err error) {
@@ -116,18 +130,15 @@ func newPair() (_ *pair, err error) {
 		args string
 	}{
 		{p.near, "ip link set lo up"},
-		{p.near, "ip link add eth0 type veth peer name far0 netns " + nsPath(p.far)},
+		{p.near, "ip link add eth0 type veth peer name " + name + " netns " + nsPath(p.far)},
 		{p.near, "ip addr add " + nearAddress + "/24 dev eth0"},
 		{p.near, "ip link set eth0 up"},
-		{p.far, "ip addr add " + farAddress + "/24 dev far0"},
-		{p.far, "ip link set far0 up"},
+		{p.far, "ip addr add " + farAddress + "/24 dev " + name},
+		{p.far, "ip link set " + name + " up"},
 	} {
 		if err == nil {
 			err = runIn(c.in, c.args)
 		}
-	}
-	if err == nil {
-		p.servers, err = serveNetwork(p.far)
 	}
 	if err != nil {
 		p.close()

@@ -1,7 +1,8 @@
 // Command work is the load of `make bench` in a guest: it reads and writes files
 // of a shared directory and says how long each step took, one line a step:
 // "step <name> <nanoseconds>". With BENCH_NETWORK it talks to the servers at that
-// address instead, from eth0 with the address BENCH_ADDRESS if it has none yet.
+// address instead, from eth0 with the address BENCH_ADDRESS if it has none yet; with
+// BENCH_IPERF it runs iperf3 there.
 //
 // In a container it is the workload. As PID 1 of a bare virtual machine it
 // mounts the virtio-fs device "bench", makes that its root, and does the same.
@@ -27,7 +28,12 @@ func main() {
 	inVM := os.Getpid() == 1 && os.Getenv("BENCH_CONTAINER") == ""
 	var err error
 	if host := os.Getenv("BENCH_NETWORK"); host != "" {
-		if err = plug(os.Getenv("BENCH_ADDRESS")); err == nil {
+		err = plug(os.Getenv("BENCH_ADDRESS"))
+		switch role := os.Getenv("BENCH_IPERF"); {
+		case err != nil:
+		case role != "":
+			err = iperf(role, host, inVM)
+		default:
 			err = network(host)
 		}
 	} else if err = enter(inVM); err == nil {
