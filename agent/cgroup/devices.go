@@ -25,6 +25,9 @@ type progLoad struct {
 	logBuf      unsafe.Pointer
 	kernVersion uint32
 	progFlags   uint32
+	progName    [16]byte
+	progIfindex uint32
+	attachType  uint32 // that it is for
 }
 
 // progAttach lays out the start of union bpf_attr for BPF_PROG_ATTACH.
@@ -43,26 +46,35 @@ func (g *Group) AttachDevices(prog []byte) error { return AttachDevices(g.dir, p
 
 // AttachDevices is the same for the cgroup whose directory is at path.
 func AttachDevices(path string, prog []byte) error {
+	if err := Attach(path, unix.BPF_PROG_TYPE_CGROUP_DEVICE, unix.BPF_CGROUP_DEVICE, prog); err != nil {
+		return fmt.Errorf("device filter: %w", err)
+	}
+	return nil
+}
+
+// Attach has a program of a type (BPF_PROG_TYPE_*) run for the cgroup whose directory is
+// at path, and for those below it, beside others that are attached there (BPF_CGROUP_*).
+func Attach(path string, progType, attachType uint32, prog []byte) error {
 	if len(prog) == 0 || len(prog)%sizeofInsn != 0 {
-		return fmt.Errorf("device filter of %d bytes", len(prog))
+		return fmt.Errorf("BPF program of %d bytes", len(prog))
 	}
 	dir, err := unix.Open(path, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return &os.PathError{Op: "open", Path: path, Err: err}
 	}
 	defer unix.Close(dir)
-	fd, err := loadProg(unix.BPF_PROG_TYPE_CGROUP_DEVICE, prog)
+	fd, err := loadProg(progType, attachType, prog)
 	if err != nil {
-		return fmt.Errorf("load device filter: %w", err)
+		return fmt.Errorf("load a BPF program: %w", err)
 	}
 	defer unix.Close(fd)
 	attr := progAttach{
 		targetFD: uint32(dir), attachBpfFD: uint32(fd),
-		attachType: unix.BPF_CGROUP_DEVICE, attachFlags: unix.BPF_F_ALLOW_MULTI,
+		attachType: attachType, attachFlags: unix.BPF_F_ALLOW_MULTI,
 	}
 	if _, _, errno := unix.Syscall(unix.SYS_BPF, unix.BPF_PROG_ATTACH,
 		uintptr(unsafe.Pointer(&attr)), unsafe.Sizeof(attr)); errno != 0 {
-		return fmt.Errorf("attach device filter: %w", errno)
+		return fmt.Errorf("attach a BPF program: %w", errno)
 	}
 	return nil
 }
@@ -71,13 +83,13 @@ func AttachDevices(path string, prog []byte) error {
 // EAGAIN when a signal is pending, as Go's own for preemption may be.
 const loadTries = 5
 
-func loadProg(progType uint32, prog []byte) (int, error) {
-	// The kernel wants to see a license; the filter calls no helper that
+func loadProg(progType, attachType uint32, prog []byte) (int, error) {
+	// The kernel wants to see a license; the programs call no helper that
 	// would need a particular one.
 	license := []byte("Apache\x00")
 	attr := progLoad{
 		progType: progType, insnCnt: uint32(len(prog) / sizeofInsn),
-		insns: unsafe.Pointer(&prog[0]), license: unsafe.Pointer(&license[0]),
+		insns: unsafe.Pointer(&prog[0]), license: unsafe.Pointer(&license[0]), attachType: attachType,
 	}
 	var fd uintptr
 	errno := unix.EAGAIN

@@ -39,7 +39,7 @@ func (m *Manager) Create(r *CreateRequest) (*Container, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &Container{network: network.Namespace{Dial: m.DialResolver}, id: r.ID, noKeyring: r.NoNewKeyring, m: m, spec: s, pidfd: -1, execs: make(map[string]*process)}
+	c := &Container{network: network.Namespace{Dial: m.DialResolver, Cgroup: m.CgroupRoot}, id: r.ID, noKeyring: r.NoNewKeyring, m: m, spec: s, pidfd: -1, execs: make(map[string]*process)}
 	if err := m.reserve(c); err != nil {
 		return nil, err
 	}

@@ -39,6 +39,8 @@ type Sysctl struct{ Name, Value string }
 type Namespace struct {
 	// Dial connects to the name server of the host's namespace (resolver.go).
 	Dial func() (Conn, error)
+	// Cgroup is the path of a cgroup v2 that the container's are below.
+	Cgroup string
 
 	indexes  map[uint32]uint32 // of interfaces: on the host, and here
 	resolver *resolver         // nil: none yet
@@ -83,7 +85,7 @@ func (n *Namespace) Apply(pidfd int, c *Change, set func(name, value string) err
 			}
 		}
 		if c.Resolver && n.resolver == nil {
-			r, err := listen()
+			r, err := listen(n.Cgroup)
 			if err != nil {
 				return err
 			}

@@ -24,8 +24,10 @@ const (
 	overTCP = 't'
 )
 
-// resolverAddress is where Docker's name server is.
-var resolverAddress = unix.SockaddrInet4{Port: 53, Addr: [4]byte{127, 0, 0, 11}}
+// Where Docker's name server is. The port is where it is asked, and not ours (redirect.go).
+var resolverAddress = [4]byte{127, 0, 0, 11}
+
+const dnsPort = 53
 
 // Bounds of the resolver. A question over UDP without an answer in time is asked
 // again by whoever asked.
@@ -45,41 +47,81 @@ type Conn interface {
 // resolver listens on the sockets of a name server.
 type resolver struct {
 	udp, tcp *os.File
+	port     uint16
 	asked    atomic.Int32
 }
 
-// listen makes the sockets in the network namespace of the calling thread.
-func listen() (*resolver, error) {
-	udp, err := bound(unix.SOCK_DGRAM)
+// listenTries bounds the ports of UDP that are tried until the same of TCP is free.
+const listenTries = 20
+
+// listen makes the sockets in the network namespace of the calling thread, for the
+// processes below the cgroup that is at path.
+func listen(path string) (*resolver, error) {
+	var r *resolver
+	var err error
+	for range listenTries {
+		if r, err = listenAt(0); !errors.Is(err, unix.EADDRINUSE) {
+			break
+		}
+	}
 	if err != nil {
 		return nil, err
 	}
-	tcp, err := bound(unix.SOCK_STREAM)
-	if err != nil {
-		udp.Close()
-		return nil, err
+	cookie, err := cookieOf(r.udp)
+	if err == nil {
+		err = redirect(path, cookie, resolverAddress, r.port)
 	}
-	return &resolver{udp: udp, tcp: tcp}, nil
+	if err == nil {
+		return r, nil
+	}
+	// A kernel without such programs (CONFIG_CGROUP_BPF) has it where it is asked, and
+	// nobody else may have that port.
+	r.close()
+	return listenAt(dnsPort)
 }
 
-func bound(kind int) (*os.File, error) {
+// listenAt makes the sockets at a port, or at 0 at one that is free.
+func listenAt(port uint16) (*resolver, error) {
+	r := &resolver{}
+	var err error
+	if r.udp, r.port, err = bound(unix.SOCK_DGRAM, port); err != nil {
+		return nil, err
+	}
+	if r.tcp, _, err = bound(unix.SOCK_STREAM, r.port); err != nil {
+		r.udp.Close()
+		return nil, err
+	}
+	return r, nil
+}
+
+func (r *resolver) close() {
+	r.udp.Close()
+	r.tcp.Close()
+}
+
+// bound makes a socket, and returns its port.
+func bound(kind int, port uint16) (f *os.File, at uint16, err error) {
 	fd, err := unix.Socket(unix.AF_INET, kind|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 	if err != nil {
-		return nil, os.NewSyscallError("socket", err)
+		return nil, 0, os.NewSyscallError("socket", err)
 	}
-	f := os.NewFile(uintptr(fd), "resolver")
+	f = os.NewFile(uintptr(fd), "resolver")
 	err = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1)
 	if err == nil {
-		err = unix.Bind(fd, &resolverAddress)
+		err = unix.Bind(fd, &unix.SockaddrInet4{Port: int(port), Addr: resolverAddress})
 	}
 	if err == nil && kind == unix.SOCK_STREAM {
 		err = unix.Listen(fd, maxQuestions)
 	}
+	var name unix.Sockaddr
+	if err == nil {
+		name, err = unix.Getsockname(fd)
+	}
 	if err != nil {
 		f.Close()
-		return nil, fmt.Errorf("listen at 127.0.0.11:53: %w", err)
+		return nil, 0, fmt.Errorf("listen at 127.0.0.11, port %d: %w", port, err)
 	}
-	return f, nil
+	return f, uint16(name.(*unix.SockaddrInet4).Port), nil
 }
 
 // serve hands questions on, for as long as the guest is.

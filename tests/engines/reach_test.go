@@ -36,8 +36,8 @@ docker exec $N touch /made; nsenter -t $p -m /bin/busybox ls /made`, want: "1\n1
 only() { [ "$(docker exec $N ls /sys/class/net | tr '\n' ' ')" = "$1" ]; }; until_ only "lo "; docker network connect $N $N; until_ docker exec $N ping -c1 -W1 $(docker network inspect -f '{{(index .IPAM.Config 0).Gateway}}' $N); docker exec $N ip route | grep -c ^default`, want: "1"},
 	{name: "containers-namespaces", script: `run -d --name $N --ipc shareable busybox sleep 1000 >/dev/null; for o in "--network container:$N" "--ipc container:$N" "--pid container:$N"; do run --rm $o busybox echo ok 2>err; echo $?; refusal err; done; docker exec $N echo ex`, want: "ok\n0\nok\n0\nok\n0\nex"},
 	{name: "published-from-outside", short: true, script: outside + `docker network create --ipv6 --subnet fd00:75::/64 --label row=$N $N >/dev/null
-for n in bridge $N; do docker rm -fv $N >/dev/null 2>&1; run -d --name $N --network $n -p 80 -p 5300/udp busybox sh -c 'head -c 3000000 /dev/zero >/tmp/i; httpd -h /tmp -p [::]:80; exec echod 5300' >/dev/null
-port() { docker port $N $1 | grep -F "$2" | sed 's/.*://'; }; w4=$(port 80/tcp 0.0.0.0) w6=$(port 80/tcp ::) u4=$(port 5300/udp 0.0.0.0) u6=$(port 5300/udp ::)
+for n in bridge $N; do docker rm -fv $N >/dev/null 2>&1; run -d --name $N --network $n -p 80 -p 53/udp busybox sh -c 'head -c 3000000 /dev/zero >/tmp/i; httpd -h /tmp -p [::]:80; exec echod 53' >/dev/null
+port() { docker port $N $1 | grep -F "$2" | sed 's/.*://'; }; w4=$(port 80/tcp 0.0.0.0) w6=$(port 80/tcp ::) u4=$(port 53/udp 0.0.0.0) u6=$(port 53/udp ::)
 for a in 172.30.77.1:$w4 [::1]:$w6 [fd00:76::1]:$w6; do until_ curl -fsg http://$a/i; curl -fsg http://$a/i | wc -c; done
 for a in 172.30.76.1:$w4 [fd00:76::1]:$w6; do until_ $out curl -fsg http://$a/i; $out curl -fsg http://$a/i | wc -c; done
 for a in 172.30.76.1/$u4 fd00:76::1/$u6; do until_ $out bash -c "$ask" ask $a; $out bash -c "$ask" ask $a; done; done`,

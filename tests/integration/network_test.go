@@ -405,12 +405,17 @@ func TestEmbeddedResolver(t *testing.T) {
 	for range 3 {
 		contains(t, "answer over UDP", c.Output("nslookup -type=a name.example 127.0.0.11"), "name.example", "192.0.2.77")
 	}
+	contains(t, "answer to an IPv6 socket", c.Output("nslookup -type=a name.example ::ffff:127.0.0.11"), "name.example", "192.0.2.77")
 	octal := ""
 	for _, b := range []byte(query) {
 		octal += fmt.Sprintf("\\%03o", b)
 	}
-	got := c.Output(fmt.Sprintf("printf '\\000\\%03o%s' | nc 127.0.0.11 53 | od -An -tu1 | tr -s '\\n ' ' '", len(query), octal))
-	contains(t, "answer over TCP", got, "192 0 2 77")
+	overTCP := func(address string) string {
+		return fmt.Sprintf("printf '\\000\\%03o%s' | nc %s 53 | od -An -tu1 | tr -s '\\n ' ' '", len(query), octal, address)
+	}
+	for _, a := range []string{"127.0.0.11", "::ffff:127.0.0.11"} {
+		contains(t, "answer over TCP", c.Output(overTCP(a)), "192 0 2 77")
+	}
 	for range 3 {
 		err := n.inside(func() error {
 			c, err := net.DialTimeout("udp", "10.77.6.1:53", harness.Limit)
@@ -431,6 +436,10 @@ func TestEmbeddedResolver(t *testing.T) {
 			t.Errorf("the name server of the namespace asks another one: %v", err)
 		}
 	}
+	// Port 53 is free for a name server of the container's own, and the other one is
+	// still asked.
+	both := c.Output("nc -l -p 53 -e cat & sleep 1; " + overTCP("127.0.0.11") + "; echo; echo heard | nc 127.0.0.1 53")
+	contains(t, "both over TCP", both, "192 0 2 77", "heard")
 	// The container's own questions still get their answers.
 	contains(t, "answer of the other", c.Output("nslookup -type=a name.example 10.77.6.1"), "192.0.2.77")
 	if got := c.Output("cat /proc/sys/net/ipv4/ip_local_port_range"); got != "32768\t60999" {
