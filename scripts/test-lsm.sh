@@ -39,7 +39,7 @@ esac
 go test -c -o "$build/integration.test" ./tests/integration
 mkdir "$build/probes"
 CGO_ENABLED=0 go build -o "$build/probes/" ./tests/integration/testdata/*
-export RUNV_TEST_PROBES=$build/probes
+export RUNV_TEST_PROBES=$build/probes RUNV_TEST_LSM=$module
 
 script="set -e
 $load

@@ -21,10 +21,20 @@ const (
 
 func newAppArmor(t *testing.T) *harness.Runtime {
 	t.Helper()
-	if !apparmor.Enabled() {
-		t.Skip("the host has no AppArmor (try: make test-apparmor)")
+	loaded, err := os.ReadFile("/sys/kernel/security/apparmor/profiles")
+	if !apparmor.Enabled() || err != nil || !strings.Contains(string(loaded), vmProfile+" (") {
+		withoutModule(t, "apparmor", "the host has no AppArmor, or not the profiles of the tests")
 	}
 	return newRuntime(t)
+}
+
+// withoutModule skips a test of a security module, but not where it has to be.
+func withoutModule(t *testing.T, module, what string) {
+	t.Helper()
+	if os.Getenv("RUNV_TEST_LSM") == module {
+		t.Fatal(what)
+	}
+	t.Skipf("%s (try: make test-%s)", what, module)
 }
 
 func under(profile string) harness.Change {

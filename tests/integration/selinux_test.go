@@ -23,7 +23,7 @@ const (
 func newSELinux(t *testing.T) *harness.Runtime {
 	t.Helper()
 	if !selinux.GetEnabled() {
-		t.Skip("the host has no SELinux (try: make test-selinux)")
+		withoutModule(t, "selinux", "the host has no SELinux")
 	}
 	return newRuntime(t)
 }
