@@ -64,6 +64,7 @@ func iperf(role, host string, inVM bool) error {
 			}
 		}
 	}
+	time.Sleep(time.Second) // what the last one used is read while it is there
 	return nil
 }
 
